@@ -1,0 +1,1 @@
+"""Transformers whose layers are steps of an accelerated flow."""
