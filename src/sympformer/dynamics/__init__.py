@@ -1,0 +1,28 @@
+"""How a state moves: damping schedules, time discretisations, and their composition."""
+
+from sympformer.dynamics.damping import DAMPINGS, UNDAMPED, Damping, damping
+from sympformer.dynamics.integrate import DivergenceError, integrate, march
+from sympformer.dynamics.state import Field, Oracle, Scheme, State, StepSize
+from sympformer.dynamics.table import SCHEMES
+
+__all__ = [
+    "DAMPINGS",
+    "SCHEMES",
+    "UNDAMPED",
+    "Damping",
+    "DivergenceError",
+    "Field",
+    "Oracle",
+    "Scheme",
+    "State",
+    "StepSize",
+    "damping",
+    "integrate",
+    "march",
+    "schemes",
+]
+
+
+def schemes() -> list[str]:
+    """Names of the time discretisations."""
+    return list(SCHEMES)
