@@ -17,9 +17,8 @@ from inspect import signature
 import numpy as np
 from torch import Tensor
 
-from sympformer.dynamics.lookup import lookup
 from sympformer.dynamics.scalar import Scalar, exp, log, log1p, phi
-from sympformer.errors import InputError
+from sympformer.errors import InputError, lookup
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
 # The rule on [0, 1]. 32 nodes reach 1e-13 for h ≤ 10 t and c_lin h ≤ 50: far beyond one layer.

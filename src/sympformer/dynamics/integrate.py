@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from sympformer.dynamics.damping import UNDAMPED, Damping
-from sympformer.dynamics.lookup import lookup
 from sympformer.dynamics.scalar import Scalar
 from sympformer.dynamics.state import Oracle, Scheme, State, StepSize, split
 from sympformer.dynamics.table import SCHEMES
-from sympformer.errors import InputError
+from sympformer.errors import InputError, lookup
 
 FieldFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
