@@ -1,0 +1,29 @@
+"""Softmax averages through torch's fused attention: no N×N matrix is kept."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from sympformer.attention.naive import Causality, visible
+
+
+def average(
+    q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", scale: float = 1.0
+) -> Tensor:
+    """`Σ_j a_ij v_j`, the first result of `naive.attend`, for values of any width.
+
+    Values wider than the keys are served by padding queries and keys with zeros, which changes no
+    score; shapes as in `naive.attend`.
+    """
+    n, width = q.shape[-2], v.shape[-1]
+    missing = width - q.shape[-1]
+    if missing > 0:
+        q, k = F.pad(q, (0, missing)), F.pad(k, (0, missing))
+    elif missing < 0:
+        v = F.pad(v, (0, -missing))
+    # torch aligns its own causal mask with the first key, cached decoding with the last.
+    whole = causality == "prefix" and n == k.shape[-2]
+    mask = visible(n, k.shape[-2], q.device) if causality == "prefix" and not whole else None
+    if n == 1:
+        whole, mask = False, None
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=whole, scale=scale)
+    return out[..., :width]

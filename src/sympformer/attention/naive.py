@@ -1,0 +1,102 @@
+"""The formulas as they stand on paper: O(N²) time and memory, clean in float64.
+
+Every fast form is tested against this file. Tokens are rows; shapes are `(..., N, d)`.
+`causality="prefix"` lets token i see the tokens j ≤ i, `"joint"` all of them.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Causality = Literal["prefix", "joint"]
+
+
+def visible(n_query: int, n_key: int, device: torch.device | None = None) -> Tensor:
+    """Which keys each query sees under prefix causality, `(n_query, n_key)` bool.
+
+    The queries are the *last* `n_query` of the `n_key` tokens, as in cached decoding.
+    """
+    return torch.ones(n_query, n_key, dtype=torch.bool, device=device).tril(n_key - n_query)
+
+
+def visible_count(n_query: int, n_key: int, causality: Causality, like: Tensor) -> Tensor:
+    """`n_i`, the number of tokens that query i sees, `(n_query, 1)` in the dtype of `like`."""
+    if causality == "joint":
+        return like.new_full((n_query, 1), n_key)
+    return torch.arange(n_key - n_query + 1, n_key + 1, device=like.device).to(like.dtype)[:, None]
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Softmax averages of the values, and the log-sum-exp of the scores.
+
+    Args:
+        q: queries `(..., n, d)`, the last n of the N tokens.
+        k: keys `(..., N, d)`.
+        v: values `(..., N, e)`, of any width.
+        causality: which keys a query sees.
+        scale: factor of the scores `scale · q kᵀ`.
+
+    Returns:
+        `Σ_j a_ij v_j` of shape `(..., n, e)` in the dtype of `v`, and `log Σ_j exp(score_ij)`
+        of shape `(..., n, 1)`, in float32 or better. Both are differentiable.
+    """
+    exact = torch.promote_types(q.dtype, torch.float32)
+    scores = (q @ k.mT).to(exact) * scale
+    if causality == "prefix":
+        scores = scores.masked_fill(~visible(q.shape[-2], k.shape[-2], q.device), -math.inf)
+    log_sum = scores.logsumexp(-1, keepdim=True)
+    return (scores - log_sum).exp().to(v.dtype) @ v, log_sum
+
+
+def softmax_field(
+    x: Tensor, p: Tensor, A: Tensor, B: Tensor, causality: Causality = "joint"
+) -> tuple[Tensor, Tensor]:
+    """Velocity and conservative force of the accelerated softmax flow, maths.md (S), (S').
+
+    `ẋ_i = B p_i / z_i` and `ṗ_i = z_i Σ_j a_ij (1 + (s_i + s_j)/2) A x_j` (damping left out), with
+    `z_i` the mean of `exp(x_iᵀA x_j)` over the visible tokens and `s_i = p_iᵀB p_i / z_i²`.
+    With `"joint"` these are `∂H/∂p` and `-∂H/∂x` of `softmax_hamiltonian`.
+
+    Args:
+        x: positions `(..., N, d)`.
+        p: momenta `(..., N, d)`.
+        A: symmetric `(d, d)`.
+        B: symmetric positive definite `(d, d)`; the value matrix is `V = B A`.
+        causality: which tokens are summed over.
+    """
+    n = x.shape[-2]
+    scores = x @ A @ x.mT
+    if causality == "prefix":
+        scores = scores.masked_fill(~visible(n, n, x.device), -math.inf)
+    log_sum = scores.logsumexp(-1, keepdim=True)
+    z = (log_sum - visible_count(n, n, causality, x).log()).exp()
+    a = (scores - log_sum).exp()
+    velocity = p @ B / z
+    s = (p * velocity).sum(-1, keepdim=True) / z
+    force = z * ((a * (1 + (s + s.mT) / 2)) @ (x @ A))
+    return velocity, force
+
+
+def softmax_acceleration(
+    x: Tensor, u: Tensor, A: Tensor, B: Tensor, causality: Causality = "joint"
+) -> Tensor:
+    """Acceleration `Att(x) - C(u)` of the velocity form, maths.md (U), damping left out.
+
+    `C_i(u) = c_i u_i - ½ (s_i Att_i + Σ_j a_ij s_j V x_j)` is the connection of the attention
+    metric, `c_i = Σ_j a_ij (u_iᵀA x_j + x_iᵀA u_j)`, `s_i = u_iᵀB⁻¹u_i`, `V = B A`. With `"joint"`
+    it is the same flow as `softmax_field`, written in `u = B p / z`. Shapes as there.
+    """
+    n = x.shape[-2]
+    scores = x @ A @ x.mT
+    if causality == "prefix":
+        scores = scores.masked_fill(~visible(n, n, x.device), -math.inf)
+    a = scores.softmax(-1)
+    values = x @ (B @ A).mT
+    s = (u * torch.linalg.solve(B, u.mT).mT).sum(-1, keepdim=True)
+    c = (a * (u @ A @ x.mT + x @ A @ u.mT)).sum(-1, keepdim=True)
+    attention = a @ values
+    return attention - c * u + (s * attention + a @ (s * values)) / 2

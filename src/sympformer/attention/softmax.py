@@ -1,0 +1,95 @@
+"""One evaluation of softmax attention, read in momentum form (S') or in velocity form (U)."""
+
+import math
+from functools import cached_property
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from sympformer.attention import fused, naive
+from sympformer.attention.naive import Causality
+
+Normalizer = Literal["prefix", "length"]
+
+
+class Past(Protocol):
+    """What an evaluation remembers of earlier tokens (see `sympformer.model.cache`)."""
+
+    def extend(self, new: Tensor) -> Tensor:
+        """Append `new` to what earlier tokens left along the token axis; return the whole."""
+        ...
+
+
+class SoftmaxField:
+    """Softmax attention at given queries, keys and values: the kernel is evaluated once.
+
+    Heads are a leading axis: every argument is `(..., H, n, d)` for the n newest tokens, and all
+    values are per head. `normalizer="prefix"` divides `z_i` by the number of tokens that i sees,
+    `"length"` by the number of tokens there are (as published; a longer context then changes
+    earlier tokens).
+    """
+
+    def __init__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        causality: Causality = "prefix",
+        normalizer: Normalizer = "prefix",
+        past: Past,
+    ):
+        self.q, self.k, self.v = q, past.extend(k), past.extend(v)
+        self.scale, self.causality, self.normalizer, self.past = scale, causality, normalizer, past
+
+    def _average(self, values: Tensor) -> Tensor:
+        return fused.average(self.q, self.k, values, causality=self.causality, scale=self.scale)
+
+    @cached_property
+    def attention(self) -> Tensor:
+        """`Σ_j a_ij v_j`, plain attention."""
+        return self._average(self.v)
+
+    @cached_property
+    def _average_and_log_z(self) -> tuple[Tensor, Tensor]:
+        average, log_sum = naive.attend(
+            self.q, self.k, self.v, causality=self.causality, scale=self.scale
+        )
+        n, n_key = self.q.shape[-2], self.k.shape[-2]
+        counted = self.causality if self.normalizer == "prefix" else "joint"
+        log_z = log_sum - naive.visible_count(n, n_key, counted, log_sum).log()
+        # z enters up to the eighth power (s_j v_j squared by a LayerNorm): the mobility is bounded
+        # there, so that scores of any size stay finite. In float32 this is |log z| ≤ 11.
+        bound = math.log(torch.finfo(log_z.dtype).max) / 8
+        return average, log_z.clamp(-bound, bound)
+
+    def velocity(self, pi: Tensor) -> Tensor:
+        """`π_i / z_i`, the velocity of each head; `pi` is the projected momentum `U p`."""
+        return pi * (-self._average_and_log_z[1]).exp()
+
+    def force(self, pi: Tensor) -> Tensor:
+        """`z_i Σ_j a_ij (1 + (s_i + s_j)/2) v_j` with `s_i = |π_i/z_i|²`, maths.md (S')."""
+        average, log_z = self._average_and_log_z
+        s = self.velocity(pi).square().sum(-1, keepdim=True)
+        weighted = self._average((self.past.extend(s) * self.v).to(self.v.dtype))
+        return log_z.exp() * (average + (s * average + weighted) / 2)
+
+    def connection(self, qu: Tensor, ku: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """The two parts of `C(u)`, maths.md (U), in one pass over the scores.
+
+        Args:
+            qu: the velocity seen as a query, `W_Q u`.
+            ku: the velocity seen as a key, `W_K u`.
+            s: `uᵀB⁻¹u`, `(..., 1, n, 1)`, one for all heads.
+
+        Returns:
+            `c_i`, the rate of change of `log z_i` along the motion, `(..., H, n, 1)`, and
+            `½ (s_i Att_i + Σ_j a_ij s_j v_j)`, so that `C = c u - (the second, projected)`.
+        """
+        d, e = self.k.shape[-1], self.v.shape[-1]
+        values = torch.cat([self.k, self.past.extend(ku), self.past.extend(s) * self.v], dim=-1)
+        k_mean, ku_mean, weighted = self._average(values).split([d, d, e], dim=-1)
+        c = self.scale * (qu * k_mean + self.q * ku_mean).sum(-1, keepdim=True)
+        return c, (s * self.attention + weighted) / 2

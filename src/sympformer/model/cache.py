@@ -1,0 +1,41 @@
+"""What a model remembers of earlier tokens: the state of cached decoding."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The tensors that the layers appended, in the order in which they asked, and their length.
+
+    A cache is never changed: the model returns a new one, and an old one stays valid, so that
+    one prefix can be continued in several ways.
+    """
+
+    entries: tuple[Tensor, ...]
+    length: int
+
+
+class Recorder:
+    """Extends a cache during one forward pass.
+
+    Layers ask in the same order in every pass, so the order alone tells which entry is meant.
+    """
+
+    def __init__(self, cache: Cache | None):
+        self.length = cache.length if cache else 0
+        self._old = iter(cache.entries) if cache else None
+        self._entries: list[Tensor] = []
+
+    def extend(self, new: Tensor) -> Tensor:
+        """Append `new` `(..., n, d)` to what earlier tokens left; return the whole."""
+        if self._old is not None:
+            new = torch.cat([next(self._old), new], dim=-2)
+        self._entries.append(new)
+        return new
+
+    def cache(self, n_new: int) -> Cache:
+        """The cache after this pass over `n_new` tokens."""
+        return Cache(tuple(self._entries), self.length + n_new)

@@ -1,0 +1,190 @@
+"""The language model: tables, a stack of blocks, a head."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sympformer.errors import InputError
+from sympformer.model.attention import initialise_mobility
+from sympformer.model.cache import Cache, Recorder
+from sympformer.model.config import ModelConfig
+from sympformer.model.layers import LayerNorm, Stream, Table
+from sympformer.model.substeps import Block
+
+IGNORED = -100
+"""A target that does not count."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Logits `(B, T, V)`; mean loss in nats per counted target, or None; the cache, or None."""
+
+    logits: Tensor
+    loss: Tensor | None
+    cache: Cache | None
+
+
+class Inputs(nn.Module):
+    """The initial position and momentum of every token.
+
+    A table of the input's own (`tie_embeddings=False`) is layer-normalised to unit size; the
+    usual table, which the head shares, stays small.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        sizes = config.vocab_size, config.block_size, config.n_embd
+        self.usual = Table(*sizes)
+        self.own = None if config.tie_embeddings else Table(*sizes)
+        self.norm = None if config.tie_embeddings else LayerNorm(config.n_embd)
+        self.momentum = Table(*sizes) if config.initial_momentum == "embedding" else None
+
+    def forward(self, tokens: Tensor, start: int) -> Stream:
+        """Ids `(B, T)`, the first of them at position `start`, to the stream at time 1."""
+        positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
+        if self.own is None or self.norm is None:
+            x = self.usual(tokens, positions)
+        else:
+            x = self.norm(self.own(tokens, positions)) + self.usual.positions(positions)
+        zero = torch.zeros_like(x)
+        p = zero if self.momentum is None else self.momentum(tokens, positions)
+        return Stream(x=x, p=p, v=zero, t=x.new_ones(()))
+
+
+class LanguageModel(nn.Module):
+    """A decoder of any composition; see `ModelConfig`."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.inputs = Inputs(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = LayerNorm(config.n_embd)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Draw every matrix from N(0, 0.02), the published recipe; gains and scalars keep theirs."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+        for module in self.modules():
+            initialise_mobility(module)
+
+    def forward(
+        self, tokens: Tensor, targets: Tensor | None = None, cache: Cache | None = None
+    ) -> Output:
+        """Predict the next token at every position.
+
+        Args:
+            tokens: ids `(B, T)`, int64.
+            targets: ids `(B, T)` to be predicted; -100 does not count.
+            cache: what an earlier call returned; `tokens` then continue that call's.
+
+        Returns:
+            Logits, the loss where there are targets, else the cache for a continuation.
+
+        Raises:
+            InputError: an id beyond the vocabulary, or more tokens than `block_size`.
+        """
+        recorder = Recorder(cache)
+        self._check(tokens, recorder.length)
+        stream = self.inputs(tokens, recorder.length)
+        for block in self.blocks:
+            stream = block(stream, recorder)
+        logits = F.linear(self.norm(stream.x), self.inputs.usual.tokens.weight)
+        if targets is None:
+            return Output(logits, None, recorder.cache(tokens.shape[1]))
+        loss = F.cross_entropy(
+            logits.flatten(0, 1).float() if logits.dtype != torch.float64 else logits.flatten(0, 1),
+            targets.flatten(),
+            ignore_index=IGNORED,
+        )
+        return Output(logits, loss, None)
+
+    def _check(self, tokens: Tensor, start: int) -> None:
+        if tokens.ndim != 2 or tokens.shape[1] == 0:
+            raise InputError(f"tokens must be (batch, time) with time ≥ 1, not {tuple(tokens.shape)}")
+        if start + tokens.shape[1] > self.config.block_size:
+            raise InputError(
+                f"{start + tokens.shape[1]} tokens do not fit the model's block size of "
+                f"{self.config.block_size}: shorten the input or build a model with a larger one"
+            )
+        # Reading ids back from an accelerator would stall it; there, its own assertion speaks.
+        if tokens.device.type == "cpu" and not torch.compiler.is_compiling():
+            low, high = int(tokens.min()), int(tokens.max())
+            if low < 0 or high >= self.config.vocab_size:
+                raise InputError(
+                    f"token id {low if low < 0 else high} is outside the vocabulary of "
+                    f"{self.config.vocab_size}: was the text encoded with another tokenizer?"
+                )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        tokens: Tensor,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
+        """Continue a prompt with cached decoding, one token at a time.
+
+        Args:
+            tokens: prompt ids `(B, T)`, `T ≥ 1`.
+            max_new_tokens: how many to add; prompt and new tokens must fit the block size.
+            temperature: 0 takes the most likely token; otherwise logits are divided by it.
+            top_k: sample among the k most likely tokens only.
+            seed: makes sampling repeatable.
+
+        Returns:
+            Ids `(B, T + max_new_tokens)`.
+
+        Raises:
+            InputError: an empty prompt, too many tokens, or a sampling option out of range.
+        """
+        if temperature < 0:
+            raise InputError(f"temperature must be at least 0, not {temperature}")
+        if top_k is not None and top_k < 1:
+            raise InputError(f"top_k must be at least 1, not {top_k}")
+        if max_new_tokens < 0:
+            raise InputError(f"max_new_tokens must be at least 0, not {max_new_tokens}")
+        if tokens.ndim == 2 and tokens.shape[1] + max_new_tokens > self.config.block_size:
+            raise InputError(
+                f"{tokens.shape[1]} prompt tokens and {max_new_tokens} new ones do not fit the "
+                f"block size of {self.config.block_size}: ask for fewer"
+            )
+        random = torch.Generator(tokens.device)
+        if seed is not None:
+            random.manual_seed(seed)
+        else:
+            random.seed()
+        whole, new, cache = tokens, tokens, None
+        for _ in range(max_new_tokens):
+            out = self(new, cache=cache)
+            cache = out.cache
+            new = sample(out.logits[:, -1], temperature, top_k, random)
+            whole = torch.cat([whole, new], dim=1)
+        return whole
+
+    def num_parameters(self) -> int:
+        """Number of trained values; the table that input and head share counts once."""
+        return sum(p.numel() for p in self.parameters())
+
+
+def sample(
+    logits: Tensor, temperature: float, top_k: int | None, random: torch.Generator
+) -> Tensor:
+    """Choose one id a row, `(B, V)` to `(B, 1)`."""
+    if temperature == 0:
+        return logits.argmax(-1, keepdim=True)
+    if top_k is not None and top_k < logits.shape[-1]:
+        weakest = logits.topk(top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < weakest, float("-inf"))
+    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=random)
+
+
+def build(config: ModelConfig) -> LanguageModel:
+    """The model of a config, freshly initialised from torch's global random state."""
+    return LanguageModel(config)

@@ -1,0 +1,86 @@
+"""Building blocks that every architecture shares."""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation with a gain and no bias."""
+
+    def __init__(self, n_embd: int):
+        super().__init__(n_embd, bias=False)
+
+
+def linear(n_in: int, n_out: int) -> nn.Linear:
+    """A linear map without bias."""
+    return nn.Linear(n_in, n_out, bias=False)
+
+
+class MLP(nn.Module):
+    """GELU perceptron, four times wider inside, no bias: the oracle without interaction."""
+
+    def __init__(self, n_embd: int):
+        super().__init__()
+        self.expand = linear(n_embd, 4 * n_embd)
+        self.contract = linear(4 * n_embd, n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(..., d)` to `(..., d)`."""
+        return self.contract(F.gelu(self.expand(x)))
+
+
+class Scalar(nn.Module):
+    """A learned scalar that stays in its domain: `"positive"` by softplus, `"unit"` by sigmoid.
+
+    Scalars form an optimizer group of their own (`sympformer.train.optimizer`): no weight decay,
+    not clipped, a larger learning rate.
+    """
+
+    def __init__(self, initial: float, domain: Literal["positive", "unit"]):
+        super().__init__()
+        self.domain = domain
+        raw = (
+            math.log(math.expm1(initial))
+            if domain == "positive"
+            else math.log(initial / (1 - initial))
+        )
+        self.raw = nn.Parameter(torch.tensor(raw))
+
+    def forward(self) -> Tensor:
+        """The value, a tensor without axes."""
+        return F.softplus(self.raw) if self.domain == "positive" else self.raw.sigmoid()
+
+    def extra_repr(self) -> str:
+        """Show the domain in the printed model."""
+        return self.domain
+
+
+class Table(nn.Module):
+    """Token and position embeddings, added."""
+
+    def __init__(self, vocab_size: int, block_size: int, n_embd: int):
+        super().__init__()
+        self.tokens = nn.Embedding(vocab_size, n_embd)
+        self.positions = nn.Embedding(block_size, n_embd)
+
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Ids `(B, T)` and positions `(T)` to `(B, T, d)`."""
+        return self.tokens(tokens) + self.positions(positions)
+
+
+class Stream(NamedTuple):
+    """What flows through the layers: every token's state, and the clock.
+
+    `x, p, v` are `(B, T, d)`: position, momentum (the velocity, in velocity form), and the MLP's
+    own velocity; `t` is the time of the damping, `memory` the past of a multistep scheme.
+    """
+
+    x: Tensor
+    p: Tensor
+    v: Tensor
+    t: Tensor
+    memory: object = None

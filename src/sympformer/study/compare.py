@@ -1,0 +1,46 @@
+"""Train several presets alike: same data, same seeds, same size, each audited."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sympformer.data import Corpus
+from sympformer.errors import InputError
+from sympformer.train import Progress, RunConfig, train
+from sympformer.train.checkpoint import CONFIG, SUMMARY
+
+
+def compare(
+    configs: Sequence[RunConfig],
+    corpus: Corpus,
+    folder: Path,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Train every run that `folder` does not hold yet; return all run folders.
+
+    Finished runs are kept, unfinished ones resumed, so a comparison can be stopped, continued,
+    and extended by presets or seeds.
+
+    Raises:
+        InputError: a run in `folder` has another config.
+    """
+    folders = [run_folder(folder, config) for config in configs]
+    for config, run in zip(configs, folders, strict=True):
+        if (run / CONFIG).exists() and RunConfig.load(run / CONFIG) != config:
+            raise InputError(
+                f"{run} holds a run with another configuration: choose another folder with --out"
+            )
+    for config, run in zip(configs, folders, strict=True):
+        if not (run / SUMMARY).exists():
+            train(config, corpus, run, resume=(run / CONFIG).exists(), progress=progress)
+    return folders
+
+
+def run_folder(folder: Path, config: RunConfig) -> Path:
+    """Where a comparison keeps this run."""
+    return folder / f"{config.preset}-s{config.train.seed}"
+
+
+def paired(config: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Training options of one seed: weights and data both follow it, the preset does not."""
+    return {**config, "seed": seed, "data_seed": seed}

@@ -1,0 +1,135 @@
+"""What a run is made of, and its TOML form."""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import tomli_w
+
+from sympformer.errors import InputError, lookup
+from sympformer.files import atomic
+from sympformer.model import ModelConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which tokens: the embedded corpus, or text of your own."""
+
+    text: str | None = None
+    """Training text: FILE, FILE.gz, .xz, .zst, or a folder of them; without it, the fables."""
+    valid_text: str | None = None
+    """Validation text; without it, a share of the documents is held out."""
+    tokenizer: str = "bpe:4096"
+    """For text: byte, bpe:SIZE (trained on it), gpt2, or the path of a tokenizer."""
+    separator: str = "<|endoftext|>"
+    """The line that ends a document."""
+    valid_fraction: float = 0.05
+    """Share of the documents held out when there is no validation text."""
+    train_tokens: int = 2_000_000
+    """Fables: length of the training stream."""
+    valid_tokens: int = 50_000
+    """Fables: length of the validation stream."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The published recipe (AdamW, cosine with warm-up and floor), sized for a laptop."""
+
+    steps: int = 500
+    """Optimizer updates."""
+    batch_size: int = 16
+    """Blocks in a micro-batch."""
+    accumulation: int = 1
+    """Micro-batches an update."""
+    learning_rate: float = 3e-3
+    """Peak learning rate."""
+    min_lr_ratio: float = 0.1
+    """Floor of the cosine, as a share of the peak."""
+    warmup: int = 50
+    """Updates of linear warm-up."""
+    weight_decay: float = 0.1
+    """On embeddings only."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's averaging coefficients."""
+    clip: float = 1.0
+    """Bound on the gradient norm, learned scalars left out."""
+    scalar_lr: float = 5.0
+    """Learning rate of the learned scalars, as a multiple."""
+    eval_every: int = 50
+    """Updates between evaluations; each also writes a checkpoint."""
+    eval_blocks: int = 256
+    """Validation blocks of an evaluation, the same ones every time."""
+    seed: int = 0
+    """Seed of the initial weights."""
+    data_seed: int = 0
+    """Seed of the order of the data: runs that share it see the same batches."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the forward and backward pass; weights stay float32."""
+    device: str = "auto"
+    """auto, cpu, cuda, ..."""
+    threads: int | None = None
+    """CPU threads; torch's choice if not given."""
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "accumulation", "eval_every", "eval_blocks"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("learning_rate", "clip", "scalar_lr"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be greater than 0, not {getattr(self, name)}")
+        if not 0 <= self.min_lr_ratio <= 1:
+            raise InputError(f"min_lr_ratio must be between 0 and 1, not {self.min_lr_ratio}")
+        if self.warmup < 0 or self.weight_decay < 0:
+            raise InputError("warmup and weight_decay must be at least 0")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run."""
+
+    preset: str
+    model: ModelConfig
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def save(self, path: Path) -> None:
+        """Write `config.toml`."""
+        with atomic(path) as partial:
+            partial.write_text(tomli_w.dumps(_without_none(dataclasses.asdict(self))))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file is missing, is no TOML, or has an unknown or bad value.
+        """
+        try:
+            tables = tomllib.loads(path.read_text())
+            train = dict(tables["train"])
+            train["betas"] = tuple(train["betas"])
+            return cls(
+                preset=tables["preset"],
+                model=ModelConfig.from_dict(tables["model"]),
+                data=_from_dict(DataConfig, tables.get("data", {})),
+                train=_from_dict(TrainConfig, train),
+            )
+        except FileNotFoundError:
+            raise InputError(f"{path} does not exist: is {path.parent} a run folder?") from None
+        except (tomllib.TOMLDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is corrupt ({error}): train again") from None
+
+
+def _from_dict(cls: type, values: dict[str, Any]) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for name in values:
+        lookup(fields, name, "option")
+    return cls(**values)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return list(value) if isinstance(value, tuple) else value

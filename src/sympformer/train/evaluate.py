@@ -1,0 +1,39 @@
+"""The loss on fixed validation blocks, and the least loss that was possible there."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from sympformer.model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss over the target tokens, and the entropy floor of the same tokens, both in nats."""
+
+    loss: float
+    floor: float | None
+    tokens: int
+
+
+@torch.no_grad()
+def evaluate(
+    model: LanguageModel, blocks: Iterable[Any], floor: np.ndarray | None = None
+) -> Evaluation:
+    """Evaluate on `valid_blocks`; `floor` is the corpus's, None where it is unknown."""
+    model.eval()
+    device = next(model.parameters()).device
+    total, least, tokens = 0.0, 0.0, 0
+    for block in blocks:
+        logits = model(block.inputs.to(device)).logits
+        targets = block.targets.to(device)
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")
+        total += loss.item()
+        tokens += targets.numel()
+        if floor is not None:
+            least += float(floor[block.positions].sum(dtype=np.float64))
+    return Evaluation(total / tokens, least / tokens if floor is not None else None, tokens)

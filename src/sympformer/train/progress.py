@@ -1,0 +1,66 @@
+"""What a person sees while a model trains."""
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from sympformer.train.config import RunConfig
+
+
+class Progress:
+    """A line per run: steps, loss, validation loss, tokens a second, time left.
+
+    Where the output is no terminal (a log file, CI), evaluations are printed instead.
+    """
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console(stderr=True)
+        self.bar = Bar(
+            TextColumn("{task.description:<22}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}"),
+            TextColumn("valid {task.fields[valid]}"),
+            TextColumn("{task.fields[speed]:>6.0f} tok/s"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.name = ""
+
+    @classmethod
+    def silent(cls) -> "Progress":
+        """One that shows nothing."""
+        return cls(Console(quiet=True))
+
+    def begin(self, config: RunConfig, step: int) -> None:
+        """Start a run's line."""
+        self.name = f"{config.preset} (seed {config.train.seed})"
+        self.bar.start()
+        self.task = self.bar.add_task(
+            self.name, total=config.train.steps, completed=step, loss=float("nan"), valid="  -  ",
+            speed=0.0,
+        )
+        self.loss, self.began, self.tokens = None, time.perf_counter(), 0
+
+    def update(self, row: dict[str, float]) -> None:
+        """Show an update."""
+        self.loss = row["loss"] if self.loss is None else 0.9 * self.loss + 0.1 * row["loss"]
+        self.bar.update(
+            self.task, completed=row["step"], loss=self.loss, speed=row["tokens"] / row["seconds"]
+        )
+
+    def evaluated(self, row: dict[str, float]) -> None:
+        """Show an evaluation."""
+        self.bar.update(self.task, valid=f"{row['valid_loss']:.3f}")
+        if not self.console.is_terminal:
+            self.console.print(
+                f"{self.name}: step {row['step']:.0f}, validation loss {row['valid_loss']:.4f}, "
+                f"{row['tokens'] / row['seconds']:.0f} tokens/s"
+            )
+
+    def end(self) -> None:
+        """Leave the finished line."""
+        self.bar.stop()

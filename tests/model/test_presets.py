@@ -1,0 +1,84 @@
+"""What must hold for every architecture, always."""
+
+import pytest
+import torch
+
+import sympformer as sf
+from sympformer.train.config import TrainConfig
+from sympformer.train.optimizer import adamw, clip_gradients
+
+VARIANTS = [
+    *((name, {}) for name in sf.presets()),
+    ("symp-exp-euler", {"heads": "averaged"}),
+    ("symp-exp-euler", {"mlp_velocity": "own", "damping": "constant"}),
+    ("symp-exp-euler", {"mlp_velocity": "momentum", "damping": "nesterov", "lookahead": False}),
+    ("symp-exp-euler", {"initial_momentum": "zero", "tie_embeddings": False}),
+    ("symp-r2", {"heads": "averaged", "mlp_velocity": "own", "lookahead": True}),
+    ("gpt", {"heads": "averaged"}),
+]
+
+
+def label(variant):
+    name, overrides = variant
+    return "-".join([name, *(f"{k}={v}" for k, v in overrides.items())])
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=label)
+def test_audit(variant, tiny):
+    name, overrides = variant
+    report = sf.audit(sf.build(tiny(name, **overrides)), length=17)
+    assert report.passed, str(report)
+    assert report.cache_consistent is True
+
+
+@pytest.mark.parametrize("name", sf.presets())
+def test_joint_is_caught(name, tiny):
+    report = sf.audit(sf.build(tiny(name, causality="joint")), length=12)
+    assert not report.causal
+    assert report.max_future_influence > 1e-3
+
+
+def test_the_published_normaliser_depends_on_the_length(tiny):
+    report = sf.audit(sf.build(tiny("symp-exp-euler", normalizer="length")), length=12)
+    assert report.causal
+    assert not report.prefix_consistent
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", sf.presets())
+def test_learns(name, dtype, tiny):
+    """Twenty steps on one batch: finite, and the loss falls."""
+    model = sf.build(tiny(name))
+    config = TrainConfig(learning_rate=3e-3)
+    optimizer = adamw(model, config)
+    tokens = torch.randint(0, 37, (4, 17))
+    losses = []
+    for step in range(20):
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            loss = model(tokens[:, :-1], tokens[:, 1:]).loss
+        loss.backward()
+        clip_gradients(optimizer, 1.0, step)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.3, losses
+
+
+@pytest.mark.parametrize("name", sf.presets())
+def test_every_parameter_but_an_idle_one_is_trained(name, tiny):
+    """One backward pass reaches every parameter: nothing is carried along for show."""
+    model = sf.build(tiny(name))
+    tokens = torch.randint(0, 37, (4, 17))
+    model(tokens[:, :-1], tokens[:, 1:]).loss.backward()
+    idle = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    # The last layer moves x before its new momentum could matter.
+    assert all(n.startswith("blocks.1.attention") for n in idle), idle
+
+
+def test_gpt_untied_is_the_fair_control(tiny):
+    """Its tables are those of a momentum model; what is left are gains and scalars."""
+    count = {name: sf.build(tiny(name)).num_parameters() for name in sf.presets()}
+    tables = 37 * 16 + 24 * 16
+    assert count["gpt-untied"] - count["gpt"] == tables + 16
+    for name in ("yurii", "symp-h0", "symp-h1", "symp-r2"):
+        assert 0 <= count[name] - count["gpt-untied"] < 0.01 * count["gpt-untied"]
