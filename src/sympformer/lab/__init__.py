@@ -1,0 +1,27 @@
+"""The particle lab: the flows of the theory, without language."""
+
+from sympformer.lab.fields import (
+    LinearFlow,
+    SoftmaxFlow,
+    VelocityFlow,
+    hamiltonian,
+    linear_field,
+    linear_hamiltonian,
+    linear_moments,
+    softmax_acceleration,
+    softmax_field,
+    softmax_hamiltonian,
+)
+
+__all__ = [
+    "LinearFlow",
+    "SoftmaxFlow",
+    "VelocityFlow",
+    "hamiltonian",
+    "linear_field",
+    "linear_hamiltonian",
+    "linear_moments",
+    "softmax_acceleration",
+    "softmax_field",
+    "softmax_hamiltonian",
+]
