@@ -1,0 +1,171 @@
+"""Finished runs, read back from their folders."""
+
+import json
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from sympformer.errors import InputError
+from sympformer.train.checkpoint import CONFIG, METRICS, SUMMARY
+
+# No causal model is below the floor of the tokens it is evaluated on; this is for rounding.
+FLOOR_TOLERANCE = 0.005
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Validation loss during training: arrays of one length."""
+
+    step: np.ndarray
+    """Updates made."""
+    seconds: np.ndarray
+    """Wall time of the updates, evaluation excluded."""
+    loss: np.ndarray
+    """Nats per token."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One finished run."""
+
+    folder: Path
+    preset: str
+    seed: int
+    parameters: int
+    steps: int
+    tokens: int
+    final_loss: float
+    """Validation loss after the last update, nats per token; `best_loss` is the least ever."""
+    best_loss: float
+    floor: float | None
+    """Entropy of the same validation tokens, nats per token; None if unknown."""
+    tokens_per_second: float
+    causality: str
+    audit: dict[str, Any]
+    corpus: str
+    machine: str
+    commit: str
+    command: str
+    curve: Curve
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Self:
+        """Read a run folder.
+
+        Raises:
+            InputError: the run is missing, unfinished, or a file of it is corrupt.
+        """
+        folder = Path(folder)
+        if not (folder / CONFIG).is_file():
+            raise InputError(f"{folder} is no run folder: it has no {CONFIG}")
+        if not (folder / SUMMARY).is_file():
+            raise InputError(
+                f"{folder} is not finished: continue it with `sympformer train --resume {folder}`"
+            )
+        try:
+            summary = json.loads((folder / SUMMARY).read_text())
+            return cls(
+                folder=folder,
+                preset=str(summary["preset"]),
+                seed=int(summary["seed"]),
+                parameters=int(summary["parameters"]),
+                steps=int(summary["steps"]),
+                tokens=int(summary["tokens"]),
+                final_loss=float(summary["final_loss"]),
+                best_loss=float(summary["best_loss"]),
+                floor=None if summary["floor"] is None else float(summary["floor"]),
+                tokens_per_second=float(summary["tokens_per_second"]),
+                causality=str(summary["causality"]),
+                audit={
+                    "passed": bool(summary["audit"]["passed"]),
+                    "causal": bool(summary["audit"]["causal"]),
+                    "verdict": str(summary["audit"]["verdict"]),
+                },
+                corpus=str(summary.get("corpus", "unknown data")),
+                machine=f"{summary['device']}, {_plural(summary['threads'], 'thread')}",
+                commit=str(summary["commit"]),
+                command=_shown(str(summary.get("command", "unknown"))),
+                curve=_load_curve(folder / METRICS),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(f"{folder} is corrupt ({reason}): train this run again") from None
+
+    @property
+    def below_floor(self) -> bool:
+        """The loss is less than any model has that does not see the answer."""
+        return self.floor is not None and self.best_loss < self.floor - FLOOR_TOLERANCE
+
+    @property
+    def leaks(self) -> bool:
+        """The model sees later tokens, by proof, by design or by measurement."""
+        return self.below_floor or self.causality != "prefix" or not self.audit["causal"]
+
+    @property
+    def fault(self) -> str | None:
+        """Why the loss of this run is not that of a sound decoder; None if it is."""
+        if self.below_floor:
+            return (
+                f"a loss of {self.best_loss:.4f} is below the entropy floor {self.floor:.4f} of "
+                "the same tokens: this proves a leak"
+            )
+        if self.causality != "prefix":
+            return f"causality is {self.causality!r}: every token sees all others"
+        return None if self.audit["passed"] else self.audit["verdict"]
+
+
+def load_results(folders: str | os.PathLike[str] | Iterable[Path]) -> list[RunResult]:
+    """Load runs: the given ones, or all that lie in one folder, in order of name.
+
+    Unfinished runs in a folder are left out with a warning.
+
+    Raises:
+        InputError: there is no finished run, two runs have one preset and seed, or one is corrupt.
+    """
+    if isinstance(folders, str | os.PathLike):
+        parent = Path(folders)
+        if not parent.is_dir():
+            raise InputError(f"{parent} is no folder")
+        runs = sorted(
+            config.parent for config in [*parent.glob(CONFIG), *parent.glob(f"*/{CONFIG}")]
+        )
+        for run in runs:
+            if not (run / SUMMARY).exists():
+                warnings.warn(f"{run} is not finished and is left out", stacklevel=2)
+        folders = [run for run in runs if (run / SUMMARY).exists()]
+        if not folders:
+            raise InputError(f"{parent} holds no finished run")
+    results = [RunResult.load(folder) for folder in folders]
+    seen: dict[tuple[str, int], Path] = {}
+    for result in results:
+        twin = seen.setdefault((result.preset, result.seed), result.folder)
+        if twin != result.folder:
+            raise InputError(
+                f"{twin} and {result.folder} are both {result.preset} with seed {result.seed}: "
+                "keep one of them in the folder"
+            )
+    return results
+
+
+def _load_curve(path: Path) -> Curve:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    evaluations = [row for row in rows if row["event"] == "eval"]
+    if not evaluations:
+        raise ValueError(f"{path.name} has no evaluation")
+    columns = ("step", "seconds", "valid_loss")
+    return Curve(*(np.array([float(row[name]) for row in evaluations]) for name in columns))
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def _shown(command: str) -> str:
+    """The command without the folder that the program was installed in."""
+    program, *arguments = command.split(" ")
+    return " ".join([Path(program).name, *arguments])

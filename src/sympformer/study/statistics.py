@@ -1,0 +1,151 @@
+"""What runs over several seeds say, each preset against a baseline on the same seeds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy
+
+from sympformer.errors import lookup
+from sympformer.study.results import Curve, RunResult
+
+CONTROL = "gpt-untied"
+"""The preset that has the parameters of the momentum models and none of their dynamics."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean over seeds, and the standard deviation between them (None with one seed)."""
+
+    mean: float
+    sd: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Mean":
+        """Summarise one value a seed."""
+        return cls(
+            float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+        )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of (value - reference) over the seeds that both have.
+
+    `half_width` of the 95 % t interval and two-sided `p` of the paired t test; None where fewer
+    than two seeds are common, or the differences do not vary at all.
+    """
+
+    mean: float
+    half_width: float | None
+    p: float | None
+    seeds: tuple[int, ...]
+
+    @classmethod
+    def paired(
+        cls, values: Mapping[int, float], reference: Mapping[int, float]
+    ) -> "Difference | None":
+        """Compare values by seed; None if no seed is common."""
+        seeds = tuple(sorted(values.keys() & reference.keys()))
+        if not seeds:
+            return None
+        differences = np.array([values[seed] - reference[seed] for seed in seeds])
+        mean = float(differences.mean())
+        if len(seeds) == 1 or np.ptp(differences) == 0:
+            return cls(mean, None, None, seeds)
+        test = scipy.stats.ttest_1samp(differences, 0.0)
+        low, high = test.confidence_interval(0.95)
+        return cls(mean, float(high - low) / 2, float(test.pvalue), seeds)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One preset over its seeds; losses in nats per token."""
+
+    preset: str
+    seeds: tuple[int, ...]
+    parameters: int
+    final_loss: Mean
+    best_loss: Mean
+    differences: dict[str, Difference | None]
+    """Of the final loss, to each reference; the reference itself has none."""
+    gap: float | None
+    """Final loss above the entropy floor, mean over seeds."""
+    steps_to_baseline: float | None
+    """Updates until the baseline's final loss of the same seed, mean; None if any seed never."""
+    tokens_per_second: float
+    speed: float
+    """Tokens per second relative to the baseline."""
+    leaks: bool
+    faults: tuple[str, ...]
+    """Why these losses are not those of a sound decoder; empty if they are."""
+
+
+def summarise(results: Sequence[RunResult], baseline: str) -> list[Summary]:
+    """Summarise each preset: the baseline first, then by final loss; faulty presets last.
+
+    Raises:
+        InputError: no run of the baseline.
+    """
+    groups: dict[str, list[RunResult]] = {}
+    for result in results:
+        groups.setdefault(result.preset, []).append(result)
+    lookup(groups, baseline, "baseline among these runs")
+    references = [name for name in dict.fromkeys((baseline, CONTROL)) if name in groups]
+    summaries = [_summary(runs, groups, baseline, references) for runs in groups.values()]
+    return sorted(
+        summaries, key=lambda s: (s.preset != baseline, bool(s.faults), s.final_loss.mean, s.preset)
+    )
+
+
+def steps_to(curve: Curve, loss: float) -> float | None:
+    """Updates until the validation loss is first `loss`, between evaluations linearly; or None."""
+    reached = np.flatnonzero(curve.loss <= loss)
+    if reached.size == 0:
+        return None
+    i = int(reached[0])
+    if i == 0:
+        return float(curve.step[0])
+    share = (curve.loss[i - 1] - loss) / (curve.loss[i - 1] - curve.loss[i])
+    return float(curve.step[i - 1] + share * (curve.step[i] - curve.step[i - 1]))
+
+
+def _summary(
+    runs: list[RunResult],
+    groups: dict[str, list[RunResult]],
+    baseline: str,
+    references: list[str],
+) -> Summary:
+    preset = runs[0].preset
+    final = _final_losses(runs)
+    target = _final_losses(groups[baseline])
+    steps = [steps_to(run.curve, target[run.seed]) for run in runs if run.seed in target]
+    gaps = [run.final_loss - run.floor for run in runs if run.floor is not None]
+    speed = float(np.mean([run.tokens_per_second for run in runs]))
+    return Summary(
+        preset=preset,
+        seeds=tuple(sorted(final)),
+        parameters=runs[0].parameters,
+        final_loss=Mean.of(list(final.values())),
+        best_loss=Mean.of([run.best_loss for run in runs]),
+        differences={
+            name: Difference.paired(final, _final_losses(groups[name]))
+            for name in references
+            if name != preset
+        },
+        gap=float(np.mean(gaps)) if len(gaps) == len(runs) else None,
+        steps_to_baseline=_mean_of_all(steps),
+        tokens_per_second=speed,
+        speed=speed / float(np.mean([run.tokens_per_second for run in groups[baseline]])),
+        leaks=any(run.leaks for run in runs),
+        faults=tuple(dict.fromkeys(run.fault for run in runs if run.fault)),
+    )
+
+
+def _final_losses(runs: list[RunResult]) -> dict[int, float]:
+    return {run.seed: run.final_loss for run in runs}
+
+
+def _mean_of_all(values: list[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return float(np.mean(present)) if present and len(present) == len(values) else None
