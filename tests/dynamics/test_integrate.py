@@ -1,12 +1,11 @@
 """The contract of `integrate`."""
 
 from functools import partial
-from itertools import islice
 
 import pytest
 import torch
 
-from sympformer.dynamics import SCHEMES, DivergenceError, damping, integrate, march, schemes
+from sympformer.dynamics import SCHEMES, DivergenceError, damping, follow, integrate, schemes
 from sympformer.dynamics.state import State
 from sympformer.dynamics.tao import Tao
 from sympformer.errors import InputError
@@ -78,24 +77,37 @@ def test_the_field_is_evaluated_once_for_each_momentum():
         assert len(calls) == expected
 
 
-def test_march_is_lazy_and_agrees():
-    x, p = torch.tensor([1.0]), torch.tensor([0.0])
-    schedule = damping("constant", alpha=0.3)
+class Spring:
+    def __init__(self, x):
+        self.x = x
 
-    class Spring:
-        def __init__(self, x):
-            self.x = x
+    def velocity(self, p):
+        return p
 
-        def velocity(self, p):
-            return p
+    def force(self, p):
+        return -self.x
 
-        def force(self, p):
-            return -self.x
 
-    flow = list(islice(march(SCHEMES["strang"](schedule), Spring, State(x, p), 0.1, 2.0), 6))
-    path = integrate(spring, x, p, "strang", schedule, h=0.1, steps=5, t0=2.0)
-    assert [t for t, _ in flow] == pytest.approx([2.0, 2.1, 2.2, 2.3, 2.4, 2.5])
-    assert torch.equal(torch.stack([s.x for _, s in flow]), path[0])
+def test_follow_keeps_every_third_state():
+    start, schedule = State(torch.tensor([1.0]), torch.tensor([0.0])), damping("nesterov", r=3.0)
+    few = follow(SCHEMES["strang"](schedule), Spring, start, 0.1, steps=7, t0=2.0, every=3)
+    x, p = integrate(spring, *start, "strang", schedule, h=0.1, steps=7, t0=2.0)
+    assert torch.equal(few.x, x[::3])
+    assert torch.equal(few.p, p[::3])
+
+
+def test_follow_projects_after_every_step():
+    start = State(torch.tensor([0.6, 0.8]), torch.tensor([1.0, 0.0]))
+    path = follow(
+        SCHEMES["ab2"](damping("constant", alpha=0.1)),
+        Spring,
+        start,
+        0.1,
+        steps=9,
+        project=lambda state: State(state.x / state.x.norm(), state.p),
+    )
+    torch.testing.assert_close(path.x.norm(dim=-1), torch.ones(10))
+    assert not torch.allclose(path.x[0], path.x[-1], atol=0.1)
 
 
 def test_a_scheme_with_its_own_parameter():

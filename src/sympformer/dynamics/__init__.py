@@ -1,7 +1,7 @@
 """How a state moves: damping schedules, time discretisations, and their composition."""
 
 from sympformer.dynamics.damping import DAMPINGS, UNDAMPED, Damping, damping
-from sympformer.dynamics.integrate import DivergenceError, integrate, march
+from sympformer.dynamics.integrate import DivergenceError, follow, integrate
 from sympformer.dynamics.state import Field, Oracle, Scheme, State, StepSize
 from sympformer.dynamics.table import SCHEMES
 
@@ -17,8 +17,8 @@ __all__ = [
     "State",
     "StepSize",
     "damping",
+    "follow",
     "integrate",
-    "march",
     "schemes",
 ]
 

@@ -1,7 +1,6 @@
 """Follow a flow through many steps."""
 
-from collections.abc import Callable, Iterator
-from itertools import count, islice
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,14 +15,14 @@ FieldFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class DivergenceError(InputError):
-    """The state stopped being finite; `x`, `p` hold the trajectories up to the last good step."""
+    """The state stopped being finite; `x`, `p` hold what was computed before."""
 
-    def __init__(self, step: int, t: float, x: Tensor, p: Tensor):
+    def __init__(self, step: int, t: float, past: State):
         super().__init__(
             f"the state is no longer finite after step {step} (t = {t:.6g}): "
             "take a smaller step size h, or more damping"
         )
-        self.step, self.t, self.x, self.p = step, t, x, p
+        self.step, self.t, self.x, self.p = step, t, past.x, past.p
 
 
 class FieldAt:
@@ -47,15 +46,36 @@ class FieldAt:
         return self._value
 
 
-def march(
-    scheme: Scheme, oracle: Oracle, state: State, h: StepSize, t0: Scalar = 1.0
-) -> Iterator[tuple[Scalar, State]]:
-    """Yield (t, state) without end, from (t0, state) on; the clock moves with h_p."""
-    memory, t, h_p = scheme.init(state), t0, split(h)[1]
-    for k in count(1):
-        yield t, state
-        state, memory = scheme.step(oracle, state, h, t, memory)
-        t = t0 + k * h_p
+def follow(
+    scheme: Scheme,
+    oracle: Oracle,
+    start: State,
+    h: StepSize,
+    steps: int,
+    t0: Scalar = 1.0,
+    every: int = 1,
+    project: Callable[[State], State] | None = None,
+) -> State:
+    """The states at every `every`-th of `steps` steps from `start`, stacked in front.
+
+    The clock of the damping moves with h_p. `project` maps each new state back to where it must
+    stay, a sphere for instance.
+
+    Raises:
+        DivergenceError: the state became non-finite; what was computed is kept in it.
+    """
+    state, memory, t, h_p = start, scheme.init(start), t0, split(h)[1]
+    path: list[State] = []
+    for k in range(steps + 1):
+        if not (state.x.isfinite().all() and state.p.isfinite().all()):
+            raise DivergenceError(k, float(t), _stack(path, start))
+        if k % every == 0:
+            path.append(state)
+        if k < steps:
+            state, memory = scheme.step(oracle, state, h, t, memory)
+            state = project(state) if project else state
+            t = t0 + (k + 1) * h_p
+    return _stack(path, start)
 
 
 def integrate(
@@ -92,16 +112,11 @@ def integrate(
     if steps < 0 or any(not isinstance(s, Tensor) and not s > 0 for s in split(h)):
         raise InputError(f"integrate needs steps ≥ 0 and h > 0, not steps={steps}, h={h}")
     build = lookup(SCHEMES, scheme, "scheme") if isinstance(scheme, str) else scheme
-    path: list[State] = []
-    flow = march(build(damping), lambda at: FieldAt(field, at), State(x, p), h, t0)
-    for k, (t, state) in enumerate(islice(flow, steps + 1)):
-        if not (state.x.isfinite().all() and state.p.isfinite().all()):
-            raise DivergenceError(k, float(t), *_stack(path, x))
-        path.append(state)
-    return _stack(path, x)
+    path = follow(build(damping), lambda at: FieldAt(field, at), State(x, p), h, steps, t0)
+    return path.x, path.p
 
 
-def _stack(path: list[State], x: Tensor) -> tuple[Tensor, Tensor]:
+def _stack(path: list[State], like: State) -> State:
     if not path:
-        return x.new_empty(0, *x.shape), x.new_empty(0, *x.shape)
-    return torch.stack([s.x for s in path]), torch.stack([s.p for s in path])
+        return State(like.x.new_empty(0, *like.x.shape), like.p.new_empty(0, *like.p.shape))
+    return State(torch.stack([s.x for s in path]), torch.stack([s.p for s in path]))
