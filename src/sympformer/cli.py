@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,9 +65,9 @@ class Train:
     """Run folder to continue; its own configuration is used."""
     set: Set = ()
     """Other options of the architecture, e.g. --set lookahead=true heads=averaged."""
-    size: Annotated[Size, Flat] = Size()
-    data: Annotated[DataConfig, Flat] = DataConfig()
-    train: Annotated[TrainConfig, Flat] = TrainConfig()
+    size: Annotated[Size, Flat] = field(default_factory=Size)
+    data: Annotated[DataConfig, Flat] = field(default_factory=DataConfig)
+    train: Annotated[TrainConfig, Flat] = field(default_factory=TrainConfig)
 
     def run(self) -> int:
         """Train."""
@@ -102,9 +102,9 @@ class Compare:
     """Folder of the runs and the report; finished runs in it are kept, unfinished ones resumed."""
     set: Set = ()
     """Other options of every architecture, e.g. --set heads=averaged."""
-    size: Annotated[Size, Flat] = Size()
-    data: Annotated[DataConfig, Flat] = DataConfig()
-    train: Annotated[TrainConfig, Flat] = TrainConfig()
+    size: Annotated[Size, Flat] = field(default_factory=Size)
+    data: Annotated[DataConfig, Flat] = field(default_factory=DataConfig)
+    train: Annotated[TrainConfig, Flat] = field(default_factory=TrainConfig)
 
     def run(self) -> int:
         """Compare."""
@@ -245,7 +245,7 @@ class Audit:
 class Data:
     """Prepare a corpus and show what is in it."""
 
-    data: Annotated[DataConfig, Flat] = DataConfig()
+    data: Annotated[DataConfig, Flat] = field(default_factory=DataConfig)
 
     def run(self) -> int:
         """Prepare."""

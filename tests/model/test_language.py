@@ -32,7 +32,9 @@ def test_loss_is_the_mean_over_counted_targets_in_nats(model, tokens):
     targets[0, :4] = -100
     loss = model(tokens, targets).loss
     log_p = model(tokens).logits.log_softmax(-1)
-    counted = [-log_p[b, t, targets[b, t]] for b in range(2) for t in range(11) if targets[b, t] >= 0]
+    counted = [
+        -log_p[b, t, targets[b, t]] for b in range(2) for t in range(11) if targets[b, t] >= 0
+    ]
     torch.testing.assert_close(loss, torch.stack(counted).mean())
 
 
@@ -75,7 +77,10 @@ def test_sampling_is_repeatable_and_obeys_top_k(model, tokens):
         (lambda m: m(torch.zeros(1, 0, dtype=torch.long)), "time ≥ 1"),
         (lambda m: m.generate(torch.zeros(1, 0, dtype=torch.long), 3), "time ≥ 1"),
         (lambda m: m.generate(torch.zeros(1, 20, dtype=torch.long), 9), "block size of 24"),
-        (lambda m: m.generate(torch.zeros(1, 2, dtype=torch.long), 3, temperature=-1), "temperature"),
+        (
+            lambda m: m.generate(torch.zeros(1, 2, dtype=torch.long), 3, temperature=-1),
+            "temperature",
+        ),
         (lambda m: m.generate(torch.zeros(1, 2, dtype=torch.long), 3, top_k=0), "top_k"),
     ],
 )
@@ -123,7 +128,7 @@ def test_gpt_is_gpt(tiny, tokens):
 
 
 def test_yurii_is_the_published_block(tiny, tokens):
-    """v' = LN_v(β v + γ O(LN(x + μ v))), x' = x + v', for attention and then for the MLP."""
+    """V' = LN_v(β v + γ O(LN(x + μ v))), x' = x + v', for attention and then for the MLP."""
     m = sf.build(tiny("yurii")).double()
     table, velocity = m.inputs.usual, m.inputs.momentum
     x = table.tokens.weight[tokens] + table.positions.weight[:11]

@@ -9,10 +9,10 @@ from sympformer.attention.naive import Causality, visible
 def average(
     q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", scale: float = 1.0
 ) -> Tensor:
-    """`Σ_j a_ij v_j`, the first result of `naive.attend`, for values of any width.
+    """`Σ_j a_ij v_j`, as `naive.average`, for values of any width.
 
     Values wider than the keys are served by padding queries and keys with zeros, which changes no
-    score; shapes as in `naive.attend`.
+    score.
     """
     n, width = q.shape[-2], v.shape[-1]
     missing = width - q.shape[-1]

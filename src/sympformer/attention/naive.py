@@ -28,28 +28,37 @@ def visible_count(n_query: int, n_key: int, causality: Causality, like: Tensor) 
     return torch.arange(n_key - n_query + 1, n_key + 1, device=like.device).to(like.dtype)[:, None]
 
 
-def attend(
+def scores(q: Tensor, k: Tensor, causality: Causality, scale: float = 1.0) -> Tensor:
+    """`scale · q kᵀ`, `(..., n, N)`, in float32 or better; -inf where a key is not seen."""
+    product = (q @ k.mT).to(torch.promote_types(q.dtype, torch.float32)) * scale
+    if causality == "joint":
+        return product
+    return product.masked_fill(~visible(q.shape[-2], k.shape[-2], q.device), -math.inf)
+
+
+def average(
     q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", scale: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """Softmax averages of the values, and the log-sum-exp of the scores.
+) -> Tensor:
+    """Softmax averages of the values, `Σ_j a_ij v_j`.
 
     Args:
         q: queries `(..., n, d)`, the last n of the N tokens.
         k: keys `(..., N, d)`.
         v: values `(..., N, e)`, of any width.
         causality: which keys a query sees.
-        scale: factor of the scores `scale · q kᵀ`.
+        scale: factor of the scores.
 
     Returns:
-        `Σ_j a_ij v_j` of shape `(..., n, e)` in the dtype of `v`, and `log Σ_j exp(score_ij)`
-        of shape `(..., n, 1)`, in float32 or better. Both are differentiable.
+        `(..., n, e)` in the dtype of `v`.
     """
-    exact = torch.promote_types(q.dtype, torch.float32)
-    scores = (q @ k.mT).to(exact) * scale
-    if causality == "prefix":
-        scores = scores.masked_fill(~visible(q.shape[-2], k.shape[-2], q.device), -math.inf)
-    log_sum = scores.logsumexp(-1, keepdim=True)
-    return (scores - log_sum).exp().to(v.dtype) @ v, log_sum
+    return scores(q, k, causality, scale).softmax(-1).to(v.dtype) @ v
+
+
+def log_sum_exp(
+    q: Tensor, k: Tensor, *, causality: Causality = "prefix", scale: float = 1.0
+) -> Tensor:
+    """`log Σ_j exp(score_ij)`, `(..., n, 1)` in float32 or better; arguments as in `average`."""
+    return scores(q, k, causality, scale).logsumexp(-1, keepdim=True)
 
 
 def softmax_field(
@@ -69,12 +78,10 @@ def softmax_field(
         causality: which tokens are summed over.
     """
     n = x.shape[-2]
-    scores = x @ A @ x.mT
-    if causality == "prefix":
-        scores = scores.masked_fill(~visible(n, n, x.device), -math.inf)
-    log_sum = scores.logsumexp(-1, keepdim=True)
+    score = scores(x @ A, x, causality)
+    log_sum = score.logsumexp(-1, keepdim=True)
     z = (log_sum - visible_count(n, n, causality, x).log()).exp()
-    a = (scores - log_sum).exp()
+    a = (score - log_sum).exp()
     velocity = p @ B / z
     s = (p * velocity).sum(-1, keepdim=True) / z
     force = z * ((a * (1 + (s + s.mT) / 2)) @ (x @ A))
@@ -90,11 +97,7 @@ def softmax_acceleration(
     metric, `c_i = Σ_j a_ij (u_iᵀA x_j + x_iᵀA u_j)`, `s_i = u_iᵀB⁻¹u_i`, `V = B A`. With `"joint"`
     it is the same flow as `softmax_field`, written in `u = B p / z`. Shapes as there.
     """
-    n = x.shape[-2]
-    scores = x @ A @ x.mT
-    if causality == "prefix":
-        scores = scores.masked_fill(~visible(n, n, x.device), -math.inf)
-    a = scores.softmax(-1)
+    a = scores(x @ A, x, causality).softmax(-1)
     values = x @ (B @ A).mT
     s = (u * torch.linalg.solve(B, u.mT).mT).sum(-1, keepdim=True)
     c = (a * (u @ A @ x.mT + x @ A @ u.mT)).sum(-1, keepdim=True)

@@ -4,7 +4,8 @@ import math
 
 from torch import Tensor, nn
 
-from sympformer.attention.softmax import Past, SoftmaxField
+from sympformer.attention.naive import Causality
+from sympformer.attention.softmax import Normalizer, Past, SoftmaxField
 from sympformer.model.config import ModelConfig
 from sympformer.model.layers import Scalar, linear
 
@@ -22,7 +23,8 @@ class Attention(nn.Module):
         averaged = config.heads == "averaged"
         self.n_head = 1 if averaged else config.n_head
         self.scale = 1 / math.sqrt(d_head) / (config.n_head if averaged else 1)
-        self.causality, self.normalizer = config.causality, config.normalizer
+        self.causality: Causality = config.causality
+        self.normalizer: Normalizer = config.normalizer
         self.qkv = linear(d, 3 * d)
         self.out = linear(d, d)
         if config.dynamics == "symp" and config.form == "momentum":

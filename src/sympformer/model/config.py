@@ -60,9 +60,7 @@ class ModelConfig:
                 raise InputError(f"{field} must be true or false, not {value!r}")
         lookup(SCHEMES, self.scheme, "scheme")
         if self.n_embd % self.n_head:
-            raise InputError(
-                f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})"
-            )
+            raise InputError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
         self._refuse_options_without_effect()
 
     def _refuse_options_without_effect(self):

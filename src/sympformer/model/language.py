@@ -65,7 +65,7 @@ class LanguageModel(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """Draw every matrix from N(0, 0.02), the published recipe; gains and scalars keep theirs."""
+        """Draw every matrix from N(0, 0.02), as published; gains and scalars have their own."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
@@ -97,7 +97,7 @@ class LanguageModel(nn.Module):
         if targets is None:
             return Output(logits, None, recorder.cache(tokens.shape[1]))
         loss = F.cross_entropy(
-            logits.flatten(0, 1).float() if logits.dtype != torch.float64 else logits.flatten(0, 1),
+            logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32)),
             targets.flatten(),
             ignore_index=IGNORED,
         )
@@ -105,7 +105,9 @@ class LanguageModel(nn.Module):
 
     def _check(self, tokens: Tensor, start: int) -> None:
         if tokens.ndim != 2 or tokens.shape[1] == 0:
-            raise InputError(f"tokens must be (batch, time) with time ≥ 1, not {tuple(tokens.shape)}")
+            raise InputError(
+                f"tokens must be (batch, time) with time ≥ 1, not {tuple(tokens.shape)}"
+            )
         if start + tokens.shape[1] > self.config.block_size:
             raise InputError(
                 f"{start + tokens.shape[1]} tokens do not fit the model's block size of "

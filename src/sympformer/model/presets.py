@@ -1,7 +1,10 @@
 """Named architectures: presets are data."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any
+
+from sympformer.dynamics import SCHEMES
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ def _velocity(connection: str) -> dict[str, Any]:
     }
 
 
+def _title(scheme: type) -> str:
+    """What the file of a scheme calls it."""
+    return (sys.modules[scheme.__module__].__doc__ or scheme.__name__).splitlines()[0].rstrip(".")
+
+
 PRESETS: dict[str, Preset] = {
     "gpt": Preset("GPT: residual attention and MLP, tied embeddings", {}),
     "gpt-untied": Preset(
@@ -41,18 +49,10 @@ PRESETS: dict[str, Preset] = {
         "YuriiFormer: Nesterov look-ahead and momentum, Lie-Trotter splitting",
         {"dynamics": "yurii", "initial_momentum": "embedding"},
     ),
-    "symp-euler": Preset(
-        "SympFormer, momentum form, damped Euler",
-        _momentum("euler"),
-    ),
-    "symp-conformal-euler": Preset(
-        "SympFormer, momentum form, conformally symplectic Euler (kick, then damp)",
-        _momentum("conformal-euler"),
-    ),
-    "symp-exp-euler": Preset(
-        "SympFormer, momentum form, exponential Euler",
-        _momentum("exp-euler"),
-    ),
+    **{
+        f"symp-{name}": Preset(f"SympFormer, momentum form: {_title(scheme)}", _momentum(name))
+        for name, scheme in SCHEMES.items()
+    },
     "symp-h0": Preset(
         "SympFormer, velocity form without the connection: attention with momentum",
         _velocity("none"),

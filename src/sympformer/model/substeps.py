@@ -89,7 +89,9 @@ class MomentumAttention(nn.Module):
         def oracle(x: Tensor):
             return self.oracle(self.norm_x(x if self.mu is None else x + self.mu() * s.p), past)
 
-        scheme = self.scheme(damping(self.damping, **{k: c() for k, c in self.coefficients.items()}))
+        scheme = self.scheme(
+            damping(self.damping, **{k: c() for k, c in self.coefficients.items()})
+        )
         h = self.h_x(), self.h_p()
         state = State(s.x, s.p)
         memory = scheme.init(state) if s.memory is None else s.memory
@@ -113,7 +115,7 @@ class ResidualMLP(nn.Module):
 
 
 class NesterovMLP(Nesterov):
-    """`v' = LN(β v + γ MLP(LN(x + μ v)))`, `x' = x + v'`, on the momentum or on a stream of its own."""
+    """`v' = LN(β v + γ MLP(LN(x + μ v)))`, `x' = x + v'`, on the stream's `p` or on its `v`."""
 
     def __init__(self, config: ModelConfig, stream: str):
         super().__init__(config)

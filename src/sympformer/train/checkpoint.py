@@ -23,7 +23,9 @@ MODEL, CHECKPOINT, ENVIRONMENT = "model.safetensors", "checkpoint.pt", "environm
 
 def save_model(model: LanguageModel, path: Path) -> None:
     """Write the weights as safetensors, the config as its metadata."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
+    }
     with atomic(path) as partial:
         save_file(tensors, partial, metadata={"config": json.dumps(model.config.to_dict())})
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from sympformer.model import LanguageModel
 
@@ -22,18 +22,20 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: LanguageModel, blocks: Iterable[Any], floor: np.ndarray | None = None
+    model: LanguageModel,
+    blocks: Iterable[tuple[Tensor, Tensor, np.ndarray]],
+    floor: np.ndarray | None = None,
 ) -> Evaluation:
     """Evaluate on `valid_blocks`; `floor` is the corpus's, None where it is unknown."""
     model.eval()
     device = next(model.parameters()).device
     total, least, tokens = 0.0, 0.0, 0
-    for block in blocks:
-        logits = model(block.inputs.to(device)).logits
-        targets = block.targets.to(device)
+    for inputs, targets, positions in blocks:
+        logits = model(inputs.to(device)).logits
+        targets = targets.to(device)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")
         total += loss.item()
         tokens += targets.numel()
         if floor is not None:
-            least += float(floor[block.positions].sum(dtype=np.float64))
+            least += float(floor[positions].sum(dtype=np.float64))
     return Evaluation(total / tokens, least / tokens if floor is not None else None, tokens)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sympformer.causality import audit
 from sympformer.data import Corpus, Loader, save_tokenizer, valid_blocks
@@ -87,9 +86,8 @@ class Run:
         self.model: LanguageModel = build(config.model).to(self.device)
         self.optimizer = adamw(self.model, t)
         self.loader = Loader(corpus.train, config.model.block_size, t.batch_size, t.data_seed)
-        self.batches: Iterator[tuple[Tensor, Tensor]] = iter(self.loader)
-        self.blocks = valid_blocks(
-            corpus.valid, config.model.block_size, t.batch_size, t.eval_blocks
+        self.blocks = list(
+            valid_blocks(corpus.valid, config.model.block_size, t.batch_size, t.eval_blocks)
         )
         self.step, self.seconds, self.best_loss = 0, 0.0, float("inf")
         self.evaluation: Evaluation | None = None
@@ -118,7 +116,6 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.loader.load_state_dict(state["loader"])
-        self.batches = iter(self.loader)
         self.step, self.seconds = state["step"], state["seconds"]
         self.best_loss = state["best_loss"]
         kept = [row for row in self._read_metrics() if row["step"] <= self.step]
@@ -148,7 +145,7 @@ class Run:
         self.model.train()
         rate = learning_rate(self.step, t)
         set_learning_rate(self.optimizer, rate)
-        batches = [next(self.batches) for _ in range(t.accumulation)]
+        batches = [next(self.loader) for _ in range(t.accumulation)]
         counted = sum(targets.numel() for _, targets in batches)
         total = torch.zeros((), device=self.device)
         for inputs, targets in batches:
@@ -243,7 +240,9 @@ def resolve_device(name: str) -> torch.device:
         torch.empty(1, device=name)
         return torch.device(name)
     except (RuntimeError, AssertionError, ValueError):
-        raise InputError(f"device {name!r} is not available here: use --train.device auto") from None
+        raise InputError(
+            f"device {name!r} is not available here: use --train.device auto"
+        ) from None
 
 
 @contextmanager

@@ -63,8 +63,13 @@ def clip_gradients(optimizer: torch.optim.Optimizer, bound: float, step: int) ->
     if not torch.stack(list(norms.values())).isfinite().all():
         bad = next(name for name, norm in norms.items() if not norm.isfinite())
         raise divergence(step, f"the gradient of the {bad} is not finite")
-    clipped = [p for group in optimizer.param_groups if group["name"] != "scalars"
-               for p in group["params"] if p.grad is not None]
+    clipped = [
+        p
+        for group in optimizer.param_groups
+        if group["name"] != "scalars"
+        for p in group["params"]
+        if p.grad is not None
+    ]
     norm = nn.utils.get_total_norm([p.grad for p in clipped if p.grad is not None])
     nn.utils.clip_grads_with_norm_(clipped, bound, norm)
     return norm

@@ -40,7 +40,11 @@ class Progress:
         self.name = f"{config.preset} (seed {config.train.seed})"
         self.bar.start()
         self.task = self.bar.add_task(
-            self.name, total=config.train.steps, completed=step, loss=float("nan"), valid="  -  ",
+            self.name,
+            total=config.train.steps,
+            completed=step,
+            loss=float("nan"),
+            valid="  -  ",
             speed=0.0,
         )
         self.loss, self.began, self.tokens = None, time.perf_counter(), 0

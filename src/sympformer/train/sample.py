@@ -1,10 +1,10 @@
 """Text from a model: what a person asks of it."""
 
+import torch
+
 from sympformer.data.tokenizer import Tokenizer
 from sympformer.errors import InputError
 from sympformer.model import LanguageModel
-
-import torch
 
 
 def continue_text(

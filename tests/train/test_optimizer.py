@@ -1,0 +1,74 @@
+"""Groups, schedule and clipping of the published recipe."""
+
+import pytest
+import torch
+
+import sympformer as sf
+from sympformer import InputError
+from sympformer.train.config import TrainConfig
+from sympformer.train.optimizer import (
+    adamw,
+    clip_gradients,
+    learning_rate,
+    parameter_groups,
+    set_learning_rate,
+)
+
+
+@pytest.fixture
+def model(tiny):
+    return sf.build(tiny("symp-exp-euler"))
+
+
+def test_every_parameter_is_in_one_group(model):
+    groups = parameter_groups(model)
+    assert sorted(groups) == ["embeddings", "scalars", "weights"]
+    listed = [id(p) for group in groups.values() for p in group]
+    assert sorted(listed) == sorted(id(p) for p in model.parameters())
+    assert all(p.ndim == 0 for p in groups["scalars"])
+    assert all(p.shape[-1] == 16 and p.shape[0] in (37, 24) for p in groups["embeddings"])
+
+
+def test_decay_and_rates(model):
+    optimizer = adamw(model, TrainConfig(weight_decay=0.1, scalar_lr=5))
+    set_learning_rate(optimizer, 1e-3)
+    groups = {g["name"]: g for g in optimizer.param_groups}
+    assert {n: g["weight_decay"] for n, g in groups.items()} == {
+        "embeddings": 0.1,
+        "scalars": 0.0,
+        "weights": 0.0,
+    }
+    assert groups["scalars"]["lr"] == pytest.approx(5e-3)
+    assert groups["weights"]["lr"] == pytest.approx(1e-3)
+
+
+def test_schedule():
+    config = TrainConfig(steps=100, warmup=10, learning_rate=1.0, min_lr_ratio=0.4)
+    rates = [learning_rate(step, config) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == rates[10] == pytest.approx(1.0)
+    assert rates[55] == pytest.approx(0.7)
+    assert rates[100] == pytest.approx(0.4)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_clipping_leaves_scalars_out(model):
+    optimizer = adamw(model, TrainConfig())
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    groups = parameter_groups(model)
+    expected = sum(p.numel() for g in ("embeddings", "weights") for p in groups[g]) ** 0.5
+    assert clip_gradients(optimizer, 1.0, 0).item() == pytest.approx(expected)
+    assert all(p.grad == 1 for p in groups["scalars"])
+    rest = [p.grad for g in ("embeddings", "weights") for p in groups[g]]
+    assert torch.nn.utils.get_total_norm(rest).item() == pytest.approx(1.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("group", ["embeddings", "scalars", "weights"])
+def test_a_gradient_that_is_not_finite_is_named(model, group):
+    optimizer = adamw(model, TrainConfig())
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    parameter_groups(model)[group][0].grad.fill_(float("nan"))
+    with pytest.raises(InputError, match=f"step 7: the gradient of the {group}"):
+        clip_gradients(optimizer, 1.0, 7)
