@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from sympformer.attention.naive import Causality
 from sympformer.attention.softmax import Normalizer, Past, SoftmaxField
 from sympformer.model.config import ModelConfig
-from sympformer.model.layers import Scalar, linear
+from sympformer.model.layers import linear
 
 
 class Attention(nn.Module):
@@ -29,9 +29,6 @@ class Attention(nn.Module):
         self.out = linear(d, d)
         if config.dynamics == "symp" and config.form == "momentum":
             self.mobility = linear(d, d)
-        if config.connection != "none":
-            # B = I/b: s = b |u|², from b = 1/d, where a layer-normalised u has s = 1.
-            self.inverse_mobility = Scalar(1 / d, "positive")
 
     def forward(self, x: Tensor, past: Past) -> "AttentionField":
         """The field at positions `x` `(B, T, d)`."""
@@ -77,11 +74,11 @@ class AttentionField:
         return m.out(m.merge(self.field.force(m.split(m.mobility(p)))))
 
     def connection(self, u: Tensor) -> Tensor:
-        """`C(u)` of maths.md (U): `c` averaged over heads, `B = I/b` with a learned `b`."""
+        """`C(u)` of maths.md (U), with `B = I` and `c` averaged over heads."""
         m = self.module
         d = u.shape[-1]
         qu, ku = (m.split(part) for part in (u @ m.qkv.weight[: 2 * d].mT).chunk(2, dim=-1))
-        s = m.inverse_mobility() * u.square().sum(-1, keepdim=True)
+        s = u.square().sum(-1, keepdim=True)
         c, pull = self.field.connection(qu, ku, s.unsqueeze(-3))
         return c.mean(-3) * u - m.out(m.merge(pull))
 

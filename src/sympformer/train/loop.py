@@ -24,6 +24,7 @@ from sympformer.train.optimizer import (
     set_learning_rate,
 )
 from sympformer.train.progress import Progress
+from sympformer.train.sample import continue_text
 
 
 def train(
@@ -37,8 +38,8 @@ def train(
     """Train a model and leave a run folder; return its summary.
 
     The folder holds `config.toml`, `environment.json`, `metrics.jsonl`, `model.safetensors` (the
-    latest weights), `checkpoint.pt` (all that resuming needs), the tokenizer, `samples.txt`, and,
-    once the run is complete, `summary.json`. A resumed run makes the updates that an
+    latest weights), `checkpoint.pt` (all that resuming needs), the tokenizer, and, once the
+    run is complete, `summary.json`. A resumed run makes the updates that an
     uninterrupted one would have made.
 
     Args:
@@ -172,12 +173,13 @@ class Run:
             tokens_per_second=counted / seconds,
         )
 
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self) -> dict[str, Any]:
         """Measure the validation loss on the fixed blocks and sample a text."""
         with precision(self.config.train, self.device):
             self.evaluation = evaluate(self.model, self.blocks, self.corpus.floor)
         self.best_loss = min(self.best_loss, self.evaluation.loss)
-        return self._record("eval", valid_loss=self.evaluation.loss)
+        sample = continue_text(self.model, self.corpus.tokenizer, seed=0)
+        return self._record("eval", valid_loss=self.evaluation.loss, sample=sample)
 
     def summarise(self) -> dict[str, Any]:
         """Audit the trained model and write `summary.json`."""
@@ -210,7 +212,7 @@ class Run:
         t = self.config.train
         return self.step * t.accumulation * t.batch_size * self.config.model.block_size
 
-    def _record(self, event: str, **values: float) -> dict[str, Any]:
+    def _record(self, event: str, **values: Any) -> dict[str, Any]:
         row = {
             "event": event,
             "step": self.step,

@@ -1,0 +1,132 @@
+"""The command line as a user meets it: exit codes, one clear line, nothing lost."""
+
+import json
+
+import pytest
+
+from sympformer.cli import main
+
+FAST = [
+    *("--n-layer", "1", "--n-head", "2", "--n-embd", "16", "--block-size", "32"),
+    *("--train-tokens", "6000", "--valid-tokens", "2000", "--batch-size", "4"),
+    *("--steps", "4", "--warmup", "2", "--eval-every", "2", "--eval-blocks", "8"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("SYMPFORMER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def run(*arguments):
+    """Exit code of a command, also where the parser ends the program."""
+    try:
+        return main([str(a) for a in arguments])
+    except SystemExit as end:
+        return end.code
+
+
+def test_presets(capsys):
+    assert run("presets") == 0
+    assert "symp-r2" in capsys.readouterr().out
+    assert run("presets", "--json") == 0
+    assert "gpt-untied" in json.loads(capsys.readouterr().out)
+
+
+def test_train_eval_generate_resume_audit(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("train", "symp-r2", "--out", out, *FAST) == 0
+    assert "nats/token" in capsys.readouterr().out
+    assert run("train", "--resume", out) == 0
+    assert run("eval", out) == 0
+    found = json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))
+    assert found["loss"] > found["floor"] > 0
+    assert run("generate", out, "--prompt", "once upon a time", "--max-new-tokens", "5") == 0
+    assert capsys.readouterr().out.lower().startswith("once upon a time")
+    assert run("audit", out, "--length", "16") == 0
+    assert "CAUSAL" in capsys.readouterr().out
+
+
+def test_compare_extends_and_reports(tmp_path, capsys):
+    out = tmp_path / "study"
+    assert run("compare", "--presets", "gpt", "--out", out, *FAST) == 0
+    written = (out / "gpt-s0" / "summary.json").read_bytes()
+    assert run("compare", "--presets", "gpt", "symp-h0", "--out", out, *FAST) == 0
+    assert (out / "gpt-s0" / "summary.json").read_bytes() == written
+    for name in ("table.md", "table.tex", "results.json", "loss.png", "loss.svg"):
+        assert (out / name).stat().st_size > 0
+    table = (out / "table.md").read_text()
+    assert "symp-h0" in table
+    capsys.readouterr()
+    assert run("report", out) == 0
+    assert "symp-h0" in capsys.readouterr().out
+
+
+def test_compare_on_text(tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    story = "the cat sat on the mat number {}.\n<|endoftext|>\n"
+    text.write_text("".join(story.format(n) for n in range(400)))
+    options = [*FAST, "--text", text, "--tokenizer", "bpe:300", "--seeds", "0", "1"]
+    assert run("compare", "--presets", "gpt", "gpt-untied", "--out", tmp_path / "o", *options) == 0
+    assert "gpt-untied" in (tmp_path / "o" / "table.md").read_text()
+
+
+def test_audit_of_a_leak(capsys):
+    assert run("audit", "symp-h0", "--length", "12", "--set", "causality=joint", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["causal"] is False
+
+
+def test_a_leaking_comparison_is_marked(tmp_path):
+    out = tmp_path / "leak"
+    assert run("compare", "--presets", "gpt", "--set", "causality=joint", "--out", out, *FAST) == 0
+    assert "leak" in (out / "table.md").read_text().lower()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "symp-r3", *FAST], "did you mean 'symp-r2'"),
+        (["compare", "--presets", "gtp", *FAST], "did you mean 'gpt'"),
+        (["train", "gpt", "--set", "connection=proposal", *FAST], "form 'velocity'"),
+        (["train", "gpt", "--set", "n_embd", *FAST], "OPTION=VALUE"),
+        (["train", "gpt", *FAST, "--text", "nowhere.txt"], "nowhere.txt"),
+        (["train", "gpt", *FAST, "--n-embd", "15"], "multiple of n_head"),
+        (["train", "gpt", *FAST, "--steps", "0"], "steps must be at least 1"),
+        (["train", "gpt", *FAST, "--device", "cuda:9"], "not available"),
+        (["train", "gpt", *FAST, "--block-size", "9000"], "needs 9001"),
+        (["train", "--resume", "nowhere"], "does not exist"),
+        (["eval", "nowhere"], "does not exist"),
+        (["generate", "nowhere"], "does not exist"),
+        (["report", "nowhere"], "nowhere"),
+        (["audit", "symp-r3"], "did you mean 'symp-r2'"),
+        (["data", "--text", "nowhere.txt"], "nowhere.txt"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert "Traceback" not in error
+    assert len([line for line in error.splitlines() if line.startswith("sympformer:")]) == 1
+
+
+def test_empty_text(tmp_path, capsys):
+    (tmp_path / "empty.txt").write_text("")
+    assert (
+        run("train", "gpt", "--out", tmp_path / "o", "--text", tmp_path / "empty.txt", *FAST) == 2
+    )
+    assert "empty.txt" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_unknown_word_in_a_prompt(tmp_path, capsys):
+    run("train", "gpt", "--out", tmp_path / "run", *FAST)
+    capsys.readouterr()
+    assert run("generate", tmp_path / "run", "--prompt", "quantum chromodynamics") == 2
+    assert "quantum" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["train", "gpt", "--stepz", "3"], []])
+def test_wrong_usage(arguments, capsys):
+    assert run(*arguments) == 2
