@@ -183,7 +183,7 @@ class Generate:
 
     run_folder: Positional[Path]
     """Run folder."""
-    prompt: str = ""
+    prompt: str | None = None
     """Text to continue; without it, a new document."""
     max_new_tokens: int = 100
     """Tokens to add; fewer if the block size is reached."""
@@ -219,7 +219,7 @@ class Audit:
     """Does any output depend on a later token? Exit code 1 if so."""
 
     target: Positional[str]
-    """A preset, or the run folder of a trained model."""
+    """A preset, or the run folder (or its model.safetensors) of a trained model."""
     length: int = 64
     """Tokens in the audited sequences."""
     json: bool = False
@@ -231,7 +231,7 @@ class Audit:
         """Audit."""
         from sympformer.causality import audit
 
-        if Path(self.target).is_dir():
+        if Path(self.target).exists():
             model = load_model(self.target)
         else:
             size = {**asdict(Size()), "block_size": max(128, self.length), "vocab_size": 256}

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from sympformer.errors import InputError
 from sympformer.files import atomic
-from sympformer.model import LanguageModel, ModelConfig, build
+from sympformer.model import LanguageModel, build
 from sympformer.train.config import RunConfig
 
 CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
@@ -31,12 +31,14 @@ def save_model(model: LanguageModel, path: Path) -> None:
 
 
 def load_model(folder: str | os.PathLike[str]) -> LanguageModel:
-    """The trained model of a run folder, in evaluation mode on the CPU.
+    """The trained model of a run folder, or of the `model.safetensors` in one, on the CPU.
 
     Raises:
         InputError: no run there, or a corrupt or unsuitable `model.safetensors`.
     """
     folder = Path(folder)
+    if folder.name == MODEL:
+        folder = folder.parent
     model = build(RunConfig.load(folder / CONFIG).model)
     path = folder / MODEL
     if not path.exists():
@@ -47,11 +49,6 @@ def load_model(folder: str | os.PathLike[str]) -> LanguageModel:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is corrupt or belongs to another config ({reason})") from None
     return model.eval()
-
-
-def load_config(folder: str | os.PathLike[str]) -> ModelConfig:
-    """The architecture of a run folder."""
-    return RunConfig.load(Path(folder) / CONFIG).model
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

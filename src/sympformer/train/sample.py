@@ -10,7 +10,7 @@ from sympformer.model import LanguageModel
 def continue_text(
     model: LanguageModel,
     tokenizer: Tokenizer,
-    prompt: str = "",
+    prompt: str | None = None,
     max_new_tokens: int = 100,
     temperature: float = 0.8,
     top_k: int | None = None,
@@ -18,12 +18,12 @@ def continue_text(
 ) -> str:
     """Prompt and continuation as text, up to the end of the document or of the block.
 
-    An empty prompt starts a new document.
+    Without a prompt it is a new document.
 
     Raises:
         InputError: the prompt holds no tokens, or more than the model's block size.
     """
-    ids = tokenizer.encode(prompt) if prompt else [tokenizer.eos]
+    ids = [tokenizer.eos] if prompt is None else tokenizer.encode(prompt)
     if not ids:
         raise InputError(f"the prompt {prompt!r} holds no tokens: give it some text")
     room = model.config.block_size - len(ids)
@@ -37,4 +37,4 @@ def continue_text(
     new = model.eval().generate(tokens, min(max_new_tokens, room), temperature, top_k, seed)
     whole = new[0].tolist()
     end = next((i for i in range(len(ids), len(whole)) if whole[i] == tokenizer.eos), len(whole))
-    return tokenizer.decode(whole[0 if prompt else 1 : end])
+    return tokenizer.decode(whole[prompt is None : end])

@@ -1,0 +1,198 @@
+"""Corpora: token streams for training and validation, prepared once and memory-mapped."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sympformer.data import packing
+from sympformer.data.fables import FablesTokenizer, stream
+from sympformer.data.packing import Manifest, Split, SplitWriter
+from sympformer.data.source import Source
+from sympformer.data.text import SEPARATOR, Text
+from sympformer.data.tokenizer import Tokenizer, load_tokenizer, save_tokenizer, train_bpe
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Training and validation tokens, each document closed by `tokenizer.eos`."""
+
+    name: str
+    train: np.ndarray
+    """Shape (tokens,), uint16 or uint32, memory-mapped; so is `valid`."""
+    valid: np.ndarray
+    tokenizer: Tokenizer
+    floor: np.ndarray | None
+    """-log P of each validation token given its document so far, in nats; None when unknown."""
+    digest: str
+    """Identifies the tokens and the tokenizer."""
+    bytes_per_token: float | None
+    """Of the validation text: bits per byte = (nats per token) / log 2 / bytes_per_token."""
+    folder: Path | None = None
+    """Where it is kept, with its manifest."""
+
+
+def from_text(
+    text: str | os.PathLike[str],
+    valid_text: str | os.PathLike[str] | None = None,
+    tokenizer: str | os.PathLike[str] = "bpe:4096",
+    separator: str = SEPARATOR,
+    valid_fraction: float = 0.05,
+    cache: str | os.PathLike[str] | None = None,
+    quiet: bool = False,
+) -> Corpus:
+    """The corpus of a text file or folder (see `Text`), packed on first use.
+
+    Validation is `valid_text` or, without it, each document with probability `valid_fraction`, by
+    a hash of the document. `tokenizer` is `bpe:SIZE`, learned from the training documents, or
+    anything that `load_tokenizer` knows. `cache` defaults to $SYMPFORMER_CACHE, else to
+    ~/.cache/sympformer. Progress is shown on a terminal unless `quiet`.
+
+    Raises:
+        InputError: a text cannot be read, no document is left for one of the splits, there is no
+            such tokenizer, or the cache is damaged or cannot be written.
+    """
+    valid = None if valid_text is None else Text(Path(valid_text), separator)
+    source = Source(Text(Path(text), separator), valid, valid_fraction)
+    made_from = source.made_from()
+    root = cache_folder(cache)
+    if bpe := re.fullmatch(r"bpe:(\d+)", str(tokenizer)):
+        chosen = _learned_bpe(source, made_from, int(bpe[1]), root, quiet)
+    else:
+        chosen = load_tokenizer(tokenizer)
+
+    def fill(folder: Path) -> tuple[Split, Split]:
+        documents = source.documents(None if quiet else "encoding")
+        train, valid = packing.pack(documents, chosen, folder)
+        source.require_documents(train.documents, valid.documents)
+        return train, valid
+
+    return _prepared(root, source.train.name, made_from, chosen, fill)
+
+
+def fables(
+    seed: int = 0,
+    train_tokens: int = 2_000_000,
+    valid_tokens: int = 50_000,
+    cache: str | os.PathLike[str] | None = None,
+) -> Corpus:
+    """The embedded corpus, whose entropy floor is known; generated on first use.
+
+    Raises:
+        InputError: the cache is damaged or cannot be written.
+    """
+    tokenizer = FablesTokenizer()
+
+    def write(path: Path, tokens: np.ndarray) -> Split:
+        ends = tokens == tokenizer.eos
+        text = tokenizer.decode(tokens[~ends].tolist())
+        with SplitWriter(path, packing.token_dtype(tokenizer.vocab_size)) as writer:
+            writer.append(tokens, int(ends.sum()), len(text.encode()))
+            return writer.split
+
+    def fill(folder: Path) -> tuple[Split, Split]:
+        train = stream(train_tokens, seed=2 * seed, with_floor=False)
+        valid = stream(valid_tokens, seed=2 * seed + 1, with_floor=True)
+        np.asarray(valid.floor, packing.FLOOR).tofile(folder / "floor.bin")
+        return write(folder / "train.bin", train.tokens), write(folder / "valid.bin", valid.tokens)
+
+    made_from = {"seed": seed, "train_tokens": train_tokens, "valid_tokens": valid_tokens}
+    return _prepared(cache_folder(cache), "fables", made_from, tokenizer, fill)
+
+
+def load(folder: str | os.PathLike[str]) -> Corpus:
+    """The corpus that a packed folder holds.
+
+    Raises:
+        InputError: a file is absent, damaged or of another version.
+    """
+    folder = Path(folder)
+    manifest = packing.read_manifest(folder)
+    train, valid = manifest.train, manifest.valid
+    identity = manifest.tokenizer + train.sha256 + valid.sha256
+    return Corpus(
+        name=manifest.name,
+        train=packing.open_array(folder / "train.bin", manifest.dtype, train.tokens),
+        valid=packing.open_array(folder / "valid.bin", manifest.dtype, valid.tokens),
+        tokenizer=packing.open_tokenizer(folder, manifest.tokenizer),
+        floor=packing.open_array(folder / "floor.bin", packing.FLOOR, valid.tokens)
+        if manifest.floor
+        else None,
+        digest=hashlib.sha256(identity.encode()).hexdigest(),
+        bytes_per_token=valid.text_bytes / valid.tokens,
+        folder=folder,
+    )
+
+
+def summary(corpus: Corpus) -> dict[str, Any]:
+    """What a prepared corpus holds; `floor` is its mean over the validation tokens, in nats."""
+    assert corpus.folder is not None, "only a prepared corpus has a manifest"
+    manifest = packing.read_manifest(corpus.folder)
+    return {
+        "name": corpus.name,
+        "folder": str(corpus.folder),
+        "digest": corpus.digest,
+        "tokenizer": corpus.tokenizer.name,
+        "vocab_size": corpus.tokenizer.vocab_size,
+        "documents": {"train": manifest.train.documents, "valid": manifest.valid.documents},
+        "tokens": {"train": manifest.train.tokens, "valid": manifest.valid.tokens},
+        "bytes_per_token": corpus.bytes_per_token,
+        "floor": None if corpus.floor is None else float(corpus.floor.mean(dtype=np.float64)),
+    }
+
+
+def preview(corpus: Corpus, tokens: int = 200) -> str:
+    """Text of the first training tokens."""
+    return corpus.tokenizer.decode(corpus.train[:tokens].tolist())
+
+
+def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
+    """Where corpora are kept: `cache`, else $SYMPFORMER_CACHE, else ~/.cache/sympformer."""
+    chosen = cache or os.environ.get("SYMPFORMER_CACHE") or Path("~/.cache/sympformer")
+    return Path(chosen).expanduser()
+
+
+def _learned_bpe(
+    source: Source, made_from: dict[str, Any], vocab_size: int, root: Path, quiet: bool
+) -> Tokenizer:
+    folder = root / f"bpe-{vocab_size}-{_key(made_from)}"
+    if not (folder / "tokenizer.json").exists():
+        label = None if quiet else f"learning bpe:{vocab_size}"
+        save_tokenizer(train_bpe(source.training_documents(label), vocab_size), folder)
+    return load_tokenizer(folder)
+
+
+def _prepared(
+    root: Path,
+    name: str,
+    made_from: dict[str, Any],
+    tokenizer: Tokenizer,
+    fill: Callable[[Path], tuple[Split, Split]],
+) -> Corpus:
+    """The corpus of this origin and tokenizer from the cache, where `fill` puts it if it is new."""
+    folder = root / f"{name}-{_key([packing.FORMAT, made_from, tokenizer.digest])}"
+    if not folder.exists():
+        with packing.whole_folder(folder) as partial:
+            train, valid = fill(partial)
+            save_tokenizer(tokenizer, partial)
+            manifest = Manifest(
+                name=name,
+                made_from=made_from,
+                tokenizer=tokenizer.digest,
+                dtype=packing.token_dtype(tokenizer.vocab_size).str,
+                floor=(partial / "floor.bin").exists(),
+                train=train,
+                valid=valid,
+            )
+            packing.write_manifest(manifest, partial)
+    return load(folder)
+
+
+def _key(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,207 @@
+"""Tokenizers: text to token numbers and back."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from sympformer.data.fables import FablesTokenizer
+from sympformer.errors import InputError
+from sympformer.files import atomic
+
+FILE = "tokenizer.json"
+END_OF_TEXT = "<|endoftext|>"
+
+_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
+
+
+class Tokenizer(Protocol):
+    """Text to token numbers and back; `digest` changes whenever any encoding may."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def eos(self) -> int:
+        """The token that ends a document; no text encodes to it."""
+        ...
+
+    @property
+    def digest(self) -> str: ...
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+class ByteTokenizer:
+    """UTF-8 bytes; token 256 ends a document."""
+
+    name = "byte"
+    vocab_size = 257
+    eos = 256
+    digest = "byte-1"
+
+    def encode(self, text: str) -> list[int]:
+        """Bytes of the text."""
+        return list(text.encode())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the bytes; what is not UTF-8 becomes U+FFFD."""
+        end = END_OF_TEXT.encode()
+        return b"".join(end if i == self.eos else bytes([i]) for i in ids).decode(errors="replace")
+
+
+class SubwordTokenizer:
+    """A tokenizer of the `tokenizers` library, given as the text of its `tokenizer.json`.
+
+    Raises:
+        InputError: the text is no such tokenizer, or it has no token that ends a document.
+    """
+
+    def __init__(self, serialized: str) -> None:
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(serialized)
+        except Exception as error:  # the library raises nothing more precise
+            raise InputError(f"not a tokenizer of the tokenizers library: {error}") from None
+        self._tokenizer.encode_special_tokens = True  # the text "<|endoftext|>" ends no document
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        vocabulary = self._tokenizer.get_vocab()
+        ends = [vocabulary[end] for end in _ENDS if end in vocabulary]
+        if not ends:
+            raise InputError(f"the tokenizer has no token that ends a text: add {END_OF_TEXT}")
+        self.serialized = serialized
+        self.eos = ends[0]
+        self.vocab_size = max(vocabulary.values()) + 1
+        self.name = f"{type(self._tokenizer.model).__name__.lower()}:{self.vocab_size}"
+        self.digest = hashlib.sha256(serialized.encode()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of many texts, encoded in parallel."""
+        batch = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in batch]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the tokens, ends of documents included."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+
+_BUILT_IN = {"byte": ByteTokenizer, "fables": FablesTokenizer}
+
+
+def encode_batch(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Tokens of many texts, in parallel where the tokenizer can."""
+    if isinstance(tokenizer, SubwordTokenizer):
+        return tokenizer.encode_batch(texts)
+    return [tokenizer.encode(text) for text in texts]
+
+
+def train_bpe(documents: Iterable[str], vocab_size: int) -> SubwordTokenizer:
+    """Byte-level byte-pair encoding learned from documents (Sennrich et al. 2016).
+
+    The vocabulary holds the end of a document, the 256 bytes and as many merges as fit in
+    `vocab_size` or as the text has.
+
+    Raises:
+        InputError: `vocab_size` is below 257.
+    """
+    if vocab_size < 257:
+        raise InputError(f"bpe:{vocab_size} is too small: 256 bytes and an end need bpe:257")
+    tokenizer = _byte_level(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents, trainer)
+    return SubwordTokenizer(tokenizer.to_str())
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: str | os.PathLike[str]) -> None:
+    """Write `tokenizer.json`, from which `load_tokenizer(folder)` gives the tokenizer back."""
+    if isinstance(tokenizer, SubwordTokenizer):
+        content = tokenizer.serialized
+    else:
+        content = json.dumps({"sympformer": tokenizer.name, "digest": tokenizer.digest})
+    with atomic(Path(folder) / FILE) as partial:
+        partial.write_text(content, encoding="utf-8")
+
+
+def load_tokenizer(source: str | os.PathLike[str]) -> Tokenizer:
+    """The tokenizer named by `source`.
+
+    `source` is `byte`, `fables`, `gpt2` (fetched from the Hugging Face hub), a `tokenizer.json`,
+    or a folder with a `tokenizer.json` or with GPT-2's `vocab.json` and `merges.txt`.
+
+    Raises:
+        InputError: there is no such tokenizer, it is damaged, or it cannot be fetched.
+    """
+    if source in _BUILT_IN:
+        return _BUILT_IN[str(source)]()
+    if source == "gpt2":
+        return _fetch_gpt2()
+    path = Path(source)
+    if path.is_file():
+        return _read(path)
+    if (path / FILE).is_file():
+        return _read(path / FILE)
+    if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+        return _read_gpt2(path)
+    raise InputError(
+        f"no tokenizer {str(source)!r}: give byte, fables, gpt2, bpe:SIZE (learned from the text), "
+        f"a {FILE}, or a folder with one or with vocab.json and merges.txt"
+    )
+
+
+def _read(path: Path) -> Tokenizer:
+    try:
+        content = path.read_text(encoding="utf-8")
+        fields = json.loads(content)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the tokenizer {path}: {error}") from None
+    if not (isinstance(fields, dict) and "sympformer" in fields):
+        try:
+            return SubwordTokenizer(content)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+    built_in = _BUILT_IN.get(str(fields["sympformer"]))
+    if built_in is None or built_in().digest != fields.get("digest"):
+        raise InputError(f"{path} is of another version of sympformer: {fields}")
+    return built_in()
+
+
+def _byte_level(model: models.Model) -> tokenizers.Tokenizer:
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _read_gpt2(folder: Path) -> SubwordTokenizer:
+    try:
+        model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    except Exception as error:  # the library raises nothing more precise
+        raise InputError(f"cannot read vocab.json and merges.txt in {folder}: {error}") from None
+    tokenizer = _byte_level(model)
+    tokenizer.add_special_tokens([END_OF_TEXT])
+    return SubwordTokenizer(tokenizer.to_str())
+
+
+def _fetch_gpt2() -> SubwordTokenizer:
+    try:
+        return SubwordTokenizer(tokenizers.Tokenizer.from_pretrained("gpt2").to_str())
+    except Exception:  # no network, a proxy, a server's refusal: each has an error of its own
+        raise InputError(
+            "cannot fetch the gpt2 tokenizer from the Hugging Face hub: check the network, or give "
+            "a folder that holds its vocab.json and merges.txt"
+        ) from None
