@@ -271,10 +271,10 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return its exit code: 0 done, 2 wrong usage or input, 1 a defect or a leak."""
-    command = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS, prog="sympformer", description=__doc__, args=arguments
-    )
     try:
+        command = tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="sympformer", description=__doc__, args=arguments
+        )
         return command.run()
     except InputError as error:
         print(f"sympformer: {error}", file=sys.stderr)

@@ -81,7 +81,7 @@ def write_json(path: Path, value: Any) -> None:
 def environment(device: torch.device) -> dict[str, Any]:
     """Where and with what a run is made."""
     return {
-        "command": " ".join(sys.argv),
+        "command": " ".join(["sympformer", *sys.argv[1:]]),
         "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,

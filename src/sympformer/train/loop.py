@@ -106,8 +106,9 @@ class Run:
         (self.folder / files.METRICS).write_text("")
 
     def load(self) -> None:
-        """Go back to the last checkpoint; later lines of the metrics are dropped."""
-        if not (self.folder / files.CHECKPOINT).exists() and self._read_metrics() == []:
+        """Go back to the last checkpoint, or to the start if there is none yet."""
+        if not any((self.folder / name).exists() for name in (files.CHECKPOINT, files.MODEL)):
+            self._keep_metrics()
             return
         state = files.load_checkpoint(self.folder / files.CHECKPOINT)
         if state["corpus"] != self.corpus.digest:
@@ -119,9 +120,7 @@ class Run:
         self.loader.load_state_dict(state["loader"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.best_loss = state["best_loss"]
-        kept = [row for row in self._read_metrics() if row["step"] <= self.step]
-        with files.atomic(self.folder / files.METRICS) as partial:
-            partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        self._keep_metrics()
 
     def save(self) -> None:
         """Write a checkpoint, and the weights for those who only read them."""
@@ -223,6 +222,12 @@ class Run:
         with open(self.folder / files.METRICS, "a") as stream:
             stream.write(json.dumps(row) + "\n")
         return row
+
+    def _keep_metrics(self) -> None:
+        """Drop the metrics of updates that are not in the checkpoint."""
+        kept = [row for row in self._read_metrics() if row["step"] <= self.step]
+        with files.atomic(self.folder / files.METRICS) as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
 
     def _read_metrics(self) -> list[dict[str, Any]]:
         rows = []
