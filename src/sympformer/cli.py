@@ -113,6 +113,8 @@ class Compare:
         console = Console(stderr=True)
         for preset in self.presets:  # refuse a misspelt name before any data is prepared
             ModelConfig.preset(preset)
+        if (self.train.seed, self.train.data_seed) != (0, 0):
+            raise InputError("compare takes --seeds, which set the seed and the data seed of a run")
         corpus = _corpus(self.data, console)
         configs = [
             _config(
