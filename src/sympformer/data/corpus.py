@@ -6,17 +6,20 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from sympformer.data import packing
 from sympformer.data.fables import FablesTokenizer, stream
-from sympformer.data.packing import Manifest, Split, SplitWriter
+from sympformer.data.packing import Manifest, Split, SplitWriter, open_array
 from sympformer.data.source import Source
-from sympformer.data.text import SEPARATOR, Text
+from sympformer.data.text import SEPARATOR, Text, file_sha256
 from sympformer.data.tokenizer import Tokenizer, load_tokenizer, save_tokenizer, train_bpe
+from sympformer.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,12 +84,17 @@ def fables(
     train_tokens: int = 2_000_000,
     valid_tokens: int = 50_000,
     cache: str | os.PathLike[str] | None = None,
+    quiet: bool = False,
 ) -> Corpus:
     """The embedded corpus, whose entropy floor is known; generated on first use.
 
+    `cache` and `quiet` are those of `from_text`.
+
     Raises:
-        InputError: the cache is damaged or cannot be written.
+        InputError: a stream would be empty, or the cache is damaged or cannot be written.
     """
+    if min(train_tokens, valid_tokens) < 1:
+        raise InputError("train_tokens and valid_tokens must be at least 1")
     tokenizer = FablesTokenizer()
 
     def write(path: Path, tokens: np.ndarray) -> Split:
@@ -97,12 +105,19 @@ def fables(
             return writer.split
 
     def fill(folder: Path) -> tuple[Split, Split]:
-        train = stream(train_tokens, seed=2 * seed, with_floor=False)
-        valid = stream(valid_tokens, seed=2 * seed + 1, with_floor=True)
+        with Console(stderr=True, quiet=quiet).status("generating the fables"):
+            train = stream(train_tokens, seed=2 * seed)
+            valid = stream(valid_tokens, seed=2 * seed + 1, with_floor=True)
         np.asarray(valid.floor, packing.FLOOR).tofile(folder / "floor.bin")
         return write(folder / "train.bin", train.tokens), write(folder / "valid.bin", valid.tokens)
 
-    made_from = {"seed": seed, "train_tokens": train_tokens, "valid_tokens": valid_tokens}
+    rules = files("sympformer.data").joinpath("fables.txt").read_bytes()
+    made_from = {
+        "rules": hashlib.sha256(rules).hexdigest(),
+        "seed": seed,
+        "train_tokens": train_tokens,
+        "valid_tokens": valid_tokens,
+    }
     return _prepared(cache_folder(cache), "fables", made_from, tokenizer, fill)
 
 
@@ -116,14 +131,15 @@ def load(folder: str | os.PathLike[str]) -> Corpus:
     manifest = packing.read_manifest(folder)
     train, valid = manifest.train, manifest.valid
     identity = manifest.tokenizer + train.sha256 + valid.sha256
+    floor = None
+    if manifest.floor is not None:
+        floor = open_array(folder / "floor.bin", packing.FLOOR, valid.tokens, manifest.floor)
     return Corpus(
         name=manifest.name,
-        train=packing.open_array(folder / "train.bin", manifest.dtype, train.tokens),
-        valid=packing.open_array(folder / "valid.bin", manifest.dtype, valid.tokens),
+        train=open_array(folder / "train.bin", manifest.dtype, train.tokens, train.sha256),
+        valid=open_array(folder / "valid.bin", manifest.dtype, valid.tokens, valid.sha256),
         tokenizer=packing.open_tokenizer(folder, manifest.tokenizer),
-        floor=packing.open_array(folder / "floor.bin", packing.FLOOR, valid.tokens)
-        if manifest.floor
-        else None,
+        floor=floor,
         digest=hashlib.sha256(identity.encode()).hexdigest(),
         bytes_per_token=valid.text_bytes / valid.tokens,
         folder=folder,
@@ -181,12 +197,13 @@ def _prepared(
         with packing.whole_folder(folder) as partial:
             train, valid = fill(partial)
             save_tokenizer(tokenizer, partial)
+            floor = partial / "floor.bin"
             manifest = Manifest(
                 name=name,
                 made_from=made_from,
                 tokenizer=tokenizer.digest,
                 dtype=packing.token_dtype(tokenizer.vocab_size).str,
-                floor=(partial / "floor.bin").exists(),
+                floor=file_sha256(floor) if floor.exists() else None,
                 train=train,
                 valid=valid,
             )

@@ -21,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from sympformer.data.source import Document
+from sympformer.data.text import file_sha256
 from sympformer.data.tokenizer import Tokenizer, encode_batch, load_tokenizer
 from sympformer.errors import InputError
 from sympformer.files import atomic
@@ -54,7 +55,8 @@ class Manifest:
     tokenizer: str
     """Digest of the tokenizer."""
     dtype: str
-    floor: bool
+    floor: str | None
+    """Hash of `floor.bin` if there is one."""
     train: Split
     valid: Split
     format: int = FORMAT
@@ -150,16 +152,18 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(f"cannot use {path} ({error}): {_remedy(folder)}") from None
 
 
-def open_array(path: Path, dtype: np.dtype | str, length: int) -> np.ndarray:
+def open_array(path: Path, dtype: np.dtype | str, length: int, sha256: str) -> np.ndarray:
     """Memory-map `length` numbers, read-only.
 
     Raises:
-        InputError: the file is absent or has another size.
+        InputError: the file is absent or holds something else.
     """
     size = path.stat().st_size if path.exists() else 0
     expected = length * np.dtype(dtype).itemsize
     if size != expected:
         raise InputError(f"{path} has {size} bytes instead of {expected}: {_remedy(path.parent)}")
+    if file_sha256(path) != sha256:
+        raise InputError(f"{path} has been changed: {_remedy(path.parent)}")
     return np.memmap(path, dtype=dtype, mode="r")
 
 

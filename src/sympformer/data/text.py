@@ -42,8 +42,8 @@ class Decompressor(Protocol):
 class Text:
     """The documents of one text file or of every `SUFFIXES` file below a folder.
 
-    Documents are told apart by a line that holds only `separator` (`""`: by blank lines) and by
-    the ends of files. Line ends are unified; documents of white space alone are skipped.
+    A document ends at a line that holds only `separator`, white space aside (`""`: at a blank
+    line), and with its file. Line ends are unified; documents of white space alone are skipped.
 
     Raises:
         InputError: there is nothing to read at `path`, or `separator` is more than one line.
@@ -76,8 +76,7 @@ class Text:
         """Hash of the files as stored; their names do not count."""
         total = hashlib.sha256()
         for path in self.files():
-            with open(path, "rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
+            total.update(file_sha256(path).encode())
         return total.hexdigest()
 
     def documents(self, label: str | None = None) -> Iterator[str]:
@@ -93,6 +92,19 @@ class Text:
                 yield from _documents(
                     path, self.separator, lambda count: progress.advance(task, count)
                 )
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file as stored.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _progress(label: str | None) -> Progress:
@@ -112,13 +124,14 @@ def _progress(label: str | None) -> Progress:
 def _documents(path: Path, separator: str, advance: Callable[[int], None]) -> Iterator[str]:
     utf8 = codecs.getincrementaldecoder("utf-8-sig")()
     decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
+    end = separator.strip()
     document: list[str] = []
     rest = ""
     try:
         for chunk in _chunks(path, advance):
             *lines, rest = (rest + decoder.decode(chunk)).split("\n")
             for line in lines:
-                if line == separator:
+                if line.strip() == end:
                     yield from _unless_blank(document)
                     document = []
                 else:
@@ -128,7 +141,7 @@ def _documents(path: Path, separator: str, advance: Callable[[int], None]) -> It
         raise InputError(
             f"{path} is not UTF-8 text: convert it first, for example with iconv"
         ) from None
-    if rest and rest != separator:
+    if rest and rest.strip() != end:
         document.append(rest)
     yield from _unless_blank(document)
 

@@ -1,0 +1,163 @@
+import json
+
+import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import models, pre_tokenizers
+
+from sympformer.data import tokenizer as module
+from sympformer.data.tokenizer import (
+    ByteTokenizer,
+    SubwordTokenizer,
+    encode_batch,
+    load_tokenizer,
+    save_tokenizer,
+    train_bpe,
+)
+from sympformer.errors import InputError
+
+TEXTS = ["Lily had a red cat. The cat had a red hat."] * 20 + ["Größe 🙂"]
+BPE = train_bpe(TEXTS, 280)
+
+
+def gpt2_folder(path):
+    """Byte-level BPE in the two files of GPT-2."""
+    path.mkdir()
+    characters = [*pre_tokenizers.ByteLevel.alphabet(), "he", "hel", "<|endoftext|>"]
+    vocabulary = {character: i for i, character in enumerate(characters)}
+    (path / "vocab.json").write_text(json.dumps(vocabulary))
+    (path / "merges.txt").write_text("#version: 0.2\nh e\nhe l\n")
+    return path
+
+
+@pytest.mark.parametrize("tokenizer", [ByteTokenizer(), BPE], ids=lambda t: t.name)
+@given(text=st.text() | st.text(alphabet="<|endoftext> \n\t'llé🙂"))
+def test_round_trip(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert all(0 <= i < tokenizer.vocab_size for i in ids)
+    assert encode_batch(tokenizer, [text, "x"]) == [ids, tokenizer.encode("x")]
+
+
+@pytest.mark.parametrize("tokenizer", [ByteTokenizer(), BPE], ids=lambda t: t.name)
+def test_only_the_end_of_a_document_is_eos(tokenizer):
+    ids = tokenizer.encode("a<|endoftext|>b")
+    assert tokenizer.eos not in ids
+    assert tokenizer.decode([*tokenizer.encode("a"), tokenizer.eos]) == "a<|endoftext|>"
+
+
+def test_bytes():
+    tokenizer = ByteTokenizer()
+    assert tokenizer.encode("aé") == [97, 0xC3, 0xA9]
+    assert tokenizer.decode([97, 0xC3]) == "a\ufffd"
+    assert (tokenizer.vocab_size, tokenizer.eos) == (257, 256)
+
+
+def test_bpe_learns_what_is_frequent():
+    assert BPE.vocab_size == 280
+    assert BPE.name == "bpe:280"
+    assert len(BPE.encode(" had a red cat")) == 4
+    assert len(train_bpe([], 257).encode("abcé")) == 5
+
+
+def test_bpe_is_as_large_as_its_text_allows():
+    assert 257 < train_bpe(["aa aa bb"], 1000).vocab_size < 270
+
+
+def test_bpe_is_the_same_every_time_and_its_digest_follows_it():
+    assert train_bpe(TEXTS, 280).digest == BPE.digest
+    assert train_bpe(TEXTS, 279).digest != BPE.digest
+    assert train_bpe(TEXTS[:-1] + ["other words"] * 30, 280).digest != BPE.digest
+
+
+def test_bpe_too_small():
+    with pytest.raises(InputError, match="bpe:257"):
+        train_bpe(TEXTS, 256)
+
+
+@pytest.mark.parametrize("name", ["byte", "fables"])
+def test_built_in_tokenizers_save_and_load(tmp_path, name):
+    tokenizer = load_tokenizer(name)
+    save_tokenizer(tokenizer, tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert type(loaded) is type(tokenizer)
+    assert (loaded.name, loaded.digest) == (name, tokenizer.digest)
+    assert (loaded.vocab_size, loaded.eos) == (tokenizer.vocab_size, tokenizer.eos)
+
+
+def test_bpe_saves_and_loads(tmp_path):
+    save_tokenizer(BPE, tmp_path)
+    for source in (tmp_path, str(tmp_path), tmp_path / "tokenizer.json"):
+        loaded = load_tokenizer(source)
+        assert (loaded.name, loaded.digest, loaded.eos) == (BPE.name, BPE.digest, BPE.eos)
+        assert loaded.encode(TEXTS[0]) == BPE.encode(TEXTS[0])
+    tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+
+
+def test_gpt2_from_its_two_files(tmp_path):
+    tokenizer = load_tokenizer(gpt2_folder(tmp_path / "gpt2"))
+    hel = tokenizer.vocab_size - 2
+    assert tokenizer.encode("hell hel")[0] == hel
+    assert tokenizer.decode(tokenizer.encode(" hello\n\n é")) == " hello\n\n é"
+    assert tokenizer.eos == hel + 1
+    save_tokenizer(tokenizer, tmp_path)
+    assert load_tokenizer(tmp_path).digest == tokenizer.digest
+
+
+def test_gpt2_by_name(tmp_path, monkeypatch):
+    class Hub:
+        @staticmethod
+        def from_pretrained(name):
+            raise OSError(f"no network for {name}")
+
+    monkeypatch.setattr(module.tokenizers, "Tokenizer", Hub)
+    with pytest.raises(InputError, match=r"cannot fetch the gpt2 tokenizer.*merges\.txt"):
+        load_tokenizer("gpt2")
+
+
+def test_settings_of_a_foreign_tokenizer_neither_cut_nor_add():
+    foreign = tokenizers.Tokenizer(models.WordLevel({"a": 0, "[CLS]": 1, "</s>": 7}, "a"))
+    foreign.pre_tokenizer = pre_tokenizers.Whitespace()
+    foreign.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A", special_tokens=[("[CLS]", 1)]
+    )
+    foreign.enable_truncation(2)
+    foreign.enable_padding(length=9)
+    tokenizer = SubwordTokenizer(foreign.to_str())
+    assert tokenizer.encode("a a a") == [0, 0, 0]
+    assert tokenizer.encode_batch(["a a a", "a"]) == [[0, 0, 0], [0]]
+    assert (tokenizer.vocab_size, tokenizer.eos) == (8, 7)
+
+
+def test_what_is_no_tokenizer(tmp_path):
+    with pytest.raises(InputError, match=r"no tokenizer 'gtp2': give byte, fables"):
+        load_tokenizer("gtp2")
+    with pytest.raises(InputError, match="no tokenizer"):
+        load_tokenizer(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    for content in ("", "{", "[]", "{}", BPE.serialized[:-100], '{"sympformer": []}'):
+        path.write_text(content)
+        with pytest.raises(InputError, match=r"tokenizer\.json"):
+            load_tokenizer(tmp_path)
+
+
+def test_a_built_in_tokenizer_of_another_version_is_refused(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    for fields in ({"sympformer": "byte", "digest": "old"}, {"sympformer": "new", "digest": ""}):
+        path.write_text(json.dumps(fields))
+        with pytest.raises(InputError, match="another version"):
+            load_tokenizer(path)
+
+
+def test_a_tokenizer_without_an_end_of_text_is_refused():
+    endless = tokenizers.Tokenizer(models.WordLevel({"a": 0}, "a"))
+    with pytest.raises(InputError, match="no token that ends a text"):
+        SubwordTokenizer(endless.to_str())
+
+
+def test_damaged_gpt2_files(tmp_path):
+    folder = gpt2_folder(tmp_path / "gpt2")
+    (folder / "merges.txt").write_text("not merges at all\n")
+    with pytest.raises(InputError, match=r"cannot read vocab\.json and merges\.txt"):
+        load_tokenizer(folder)
