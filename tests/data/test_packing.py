@@ -76,6 +76,7 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path):
         lambda content: content[: len(content) // 2],
         lambda content: "[1]",
         lambda content: content.replace("tokens", "tokenz"),
+        lambda content: content.replace("<u2", "words"),
         lambda content: content.replace('"format": 1', '"format": 99'),
         lambda content: json.dumps({**json.loads(content), "train": 3}),
         lambda content: json.dumps({**json.loads(content), "new": 3}),

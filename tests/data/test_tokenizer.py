@@ -51,6 +51,7 @@ def test_bytes():
     tokenizer = ByteTokenizer()
     assert tokenizer.encode("aé") == [97, 0xC3, 0xA9]
     assert tokenizer.decode([97, 0xC3]) == "a\ufffd"
+    assert tokenizer.decode([97, 300, 98]) == "a\ufffdb"
     assert (tokenizer.vocab_size, tokenizer.eos) == (257, 256)
 
 

@@ -146,6 +146,7 @@ def read_manifest(folder: Path) -> Manifest:
         fields = json.loads(path.read_text(encoding="utf-8"))
         if fields["format"] != FORMAT:
             raise ValueError(f"format {fields['format']} instead of {FORMAT}")
+        np.dtype(fields["dtype"])
         train, valid = Split(**fields.pop("train")), Split(**fields.pop("valid"))
         return Manifest(**fields, train=train, valid=valid)
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -29,7 +29,7 @@ class Tokenizer(Protocol):
     def vocab_size(self) -> int: ...
     @property
     def eos(self) -> int:
-        """The token that ends a document; no text encodes to it."""
+        """The token that ends a document."""
         ...
 
     @property
@@ -51,9 +51,10 @@ class ByteTokenizer:
         return list(text.encode())
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of the bytes; what is not UTF-8 becomes U+FFFD."""
-        end = END_OF_TEXT.encode()
-        return b"".join(end if i == self.eos else bytes([i]) for i in ids).decode(errors="replace")
+        """Text of the bytes; what is not UTF-8, or no byte at all, becomes U+FFFD."""
+        other = {self.eos: END_OF_TEXT.encode()}
+        content = b"".join(bytes([i]) if i < 256 else other.get(i, b"\xff") for i in ids)
+        return content.decode(errors="replace")
 
 
 class SubwordTokenizer:
