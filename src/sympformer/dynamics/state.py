@@ -29,11 +29,11 @@ def split(h: StepSize) -> tuple[Scalar, Scalar]:
 class Field(Protocol):
     """The field at one position: the kernel has been evaluated, momenta are still free."""
 
-    def velocity(self, p: Tensor) -> Tensor:
+    def velocity(self, p: Tensor, /) -> Tensor:
         """F(x, p)."""
         ...
 
-    def force(self, p: Tensor) -> Tensor:
+    def force(self, p: Tensor, /) -> Tensor:
         """G(x, p), the conservative force: damping is the scheme's business."""
         ...
 

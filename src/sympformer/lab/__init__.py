@@ -1,5 +1,6 @@
 """The particle lab: the flows of the theory, without language."""
 
+from sympformer.lab.experiments import EXPERIMENTS, perform
 from sympformer.lab.fields import (
     LinearFlow,
     SoftmaxFlow,
@@ -14,6 +15,7 @@ from sympformer.lab.fields import (
 )
 
 __all__ = [
+    "EXPERIMENTS",
     "LinearFlow",
     "SoftmaxFlow",
     "VelocityFlow",
@@ -21,6 +23,7 @@ __all__ = [
     "linear_field",
     "linear_hamiltonian",
     "linear_moments",
+    "perform",
     "softmax_acceleration",
     "softmax_field",
     "softmax_hamiltonian",

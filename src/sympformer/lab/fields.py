@@ -306,8 +306,9 @@ def require_definite(**matrices: Tensor) -> None:
     """Raise InputError unless every matrix is symmetric positive definite."""
     require_symmetric(**matrices)
     for name, matrix in matrices.items():
-        least = torch.linalg.eigvalsh(matrix).min().item()
-        if not least > 0:
+        spectrum = torch.linalg.eigvalsh(matrix)
+        least, most = spectrum[0].item(), spectrum[-1].item()
+        if not least > 1e-12 * most:
             raise InputError(f"{name} must be positive definite: least eigenvalue {least:.3g}")
 
 

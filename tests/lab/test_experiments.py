@@ -1,0 +1,139 @@
+"""Every claim of every experiment, at a smaller size than the default; and what a run leaves."""
+
+import inspect
+import json
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+from sympformer.dynamics import DivergenceError
+from sympformer.dynamics.state import State
+from sympformer.errors import InputError
+from sympformer.lab import EXPERIMENTS, perform
+from sympformer.lab.record import Claim, Result
+
+SMALL: dict[str, dict] = {
+    "ellipse": {"particles": 100, "steps": 40, "seed": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Each experiment is run once."""
+    return {name: e.run(e.config(**SMALL[name])) for name, e in EXPERIMENTS.items()}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_claim_holds(results, name):
+    claims = results[name].claims
+    assert claims
+    assert not [str(claim) for claim in claims if not claim.holds]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_option_is_documented(name):
+    config, _, text, _ = EXPERIMENTS[name]
+    source = inspect.getsource(config)
+    assert text
+    for field in fields(config):
+        after = source.split(f"    {field.name}: ", 1)[1].split("\n", 1)[1]
+        assert after.lstrip().startswith('"""'), field.name
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_run_leaves_data_claims_and_figures(results, name, tmp_path, monkeypatch):
+    ready = results[name]
+    monkeypatch.setitem(EXPERIMENTS, name, EXPERIMENTS[name]._replace(run=lambda config: ready))
+    config = EXPERIMENTS[name].config(**SMALL[name])
+    assert perform(name, config, tmp_path) is ready
+    report = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
+    assert report["experiment"] == name
+    assert len(report["claims"]) == len(ready.claims)
+    assert all(claim["holds"] for claim in report["claims"])
+    with np.load(tmp_path / f"{name}.npz") as data:
+        assert set(data) == set(ready.arrays)
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / f"{name}.svg").read_text(encoding="utf-8")
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_an_animation_has_all_frames(tmp_path, monkeypatch):
+    from PIL import Image
+
+    cloud = np.random.default_rng(0).standard_normal((5, 20, 2))
+    result = Result({}, [], frames={"cloud": cloud}, frame_times=np.arange(5.0))
+    patched = EXPERIMENTS["ellipse"]._replace(run=lambda config: result, draw=lambda r: _figure())
+    monkeypatch.setitem(EXPERIMENTS, "ellipse", patched)
+    perform("ellipse", patched.config(), tmp_path, animation=True)
+    with Image.open(tmp_path / "ellipse.gif") as movie:
+        assert movie.n_frames == 5
+    monkeypatch.setitem(EXPERIMENTS, "ellipse", patched._replace(run=lambda config: Result({}, [])))
+    with pytest.raises(InputError, match="no animation"):
+        perform("ellipse", patched.config(), tmp_path, animation=True)
+
+
+def _figure():
+    from matplotlib.figure import Figure
+
+    return Figure()
+
+
+def test_divergence_keeps_what_was_computed(tmp_path, monkeypatch):
+    def run(config):
+        raise DivergenceError(3, 1.3, State(torch.ones(3, 2), torch.zeros(3, 2)))
+
+    monkeypatch.setitem(EXPERIMENTS, "ellipse", EXPERIMENTS["ellipse"]._replace(run=run))
+    with pytest.raises(InputError, match=r"step 3 \(t = 1.3\).*ellipse-diverged.npz"):
+        perform("ellipse", EXPERIMENTS["ellipse"].config(), tmp_path)
+    with np.load(tmp_path / "ellipse-diverged.npz") as kept:
+        assert kept["x"].shape == (3, 2)
+
+
+def test_unknown_experiment(tmp_path):
+    with pytest.raises(InputError, match="did you mean 'ellipse'"):
+        perform("elipse", None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "rows", "message"),
+    [
+        ("A", [[1.0, 1.0], [0.0, 1.0]], "A must be symmetric"),
+        ("V", [[1.0, 0.0]], r"V in .* is \(1, 2\), but must be \(2, 2\)"),
+        ("covariance", [[1.0, 1.0], [1.0, 1.0]], "covariance must be positive definite"),
+    ],
+)
+def test_bad_matrices(option, rows, message, tmp_path):
+    np.savetxt(tmp_path / "matrix.txt", rows)
+    config = replace(
+        EXPERIMENTS["ellipse"].config(dimension=2, particles=20),
+        **{option: tmp_path / "matrix.txt"},
+    )
+    with pytest.raises(InputError, match=message):
+        perform("ellipse", config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_matrix_files_are_read(tmp_path):
+    np.save(tmp_path / "A.npy", np.eye(2))
+    run = EXPERIMENTS["ellipse"].run
+    config = EXPERIMENTS["ellipse"].config(
+        dimension=2, particles=20, laws=("gaussian",), steps=10, A=tmp_path / "A.npy"
+    )
+    with_file, without = run(config), run(replace(config, A=None))
+    key = "gaussian, centred: cloud"
+    assert not np.allclose(with_file.arrays[key][1], without.arrays[key][1])
+    with pytest.raises(InputError, match="cannot read the matrix A"):
+        run(replace(config, A=tmp_path / "none.txt"))
+
+
+def test_too_few_particles():
+    with pytest.raises(InputError, match="dimension 3 needs 8 or more"):
+        EXPERIMENTS["ellipse"].run(EXPERIMENTS["ellipse"].config(particles=5))
+
+
+def test_a_claim_says_what_was_wanted():
+    assert str(Claim("Prop. 1", "error", 2e-3, high=1e-2)) == "holds  Prop. 1: error: 0.002 ≤ 0.01"
+    assert str(Claim("Prop. 1", "slope", 3.0, 1.8, 2.2)) == "FAILS  Prop. 1: slope: 3 ≥ 1.8 ≤ 2.2"
+    assert not Claim("Prop. 1", "error", float("nan"), high=1.0).holds
