@@ -55,26 +55,29 @@ class SoftmaxField:
         return self._average(self.v)
 
     @cached_property
-    def log_z(self) -> Tensor:
-        """`log z_i`, `(..., H, n, 1)`, bounded."""
-        log_sum = naive.log_sum_exp(self.q, self.k, causality=self.causality, scale=self.scale)
+    def _attention_and_log_z(self) -> tuple[Tensor, Tensor]:
+        """Plain attention and `log z_i` (`(..., H, n, 1)`, bounded) in one pass over the scores."""
+        attention, log_sum = fused.average_and_log_sum_exp(
+            self.q, self.k, self.v, causality=self.causality, scale=self.scale
+        )
         n, n_key = self.q.shape[-2], self.k.shape[-2]
         counted = self.causality if self.normalizer == "prefix" else "joint"
         log_z = log_sum - naive.visible_count(n, n_key, counted, log_sum).log()
         # z enters up to the eighth power (s_j v_j squared by a LayerNorm): the mobility is bounded
         # there, so that scores of any size stay finite. In float32 this is |log z| ≤ 11.
         bound = math.log(torch.finfo(log_z.dtype).max) / 8
-        return log_z.clamp(-bound, bound)
+        return attention, log_z.clamp(-bound, bound)
 
     def velocity(self, pi: Tensor) -> Tensor:
         """`π_i / z_i`, the velocity of each head; `pi` is the projected momentum `U p`."""
-        return pi * (-self.log_z).exp()
+        return pi * (-self._attention_and_log_z[1]).exp()
 
     def force(self, pi: Tensor) -> Tensor:
         """`z_i Σ_j a_ij (1 + (s_i + s_j)/2) v_j` with `s_i = |π_i/z_i|²`, maths.md (S')."""
+        attention, log_z = self._attention_and_log_z
         s = self.velocity(pi).square().sum(-1, keepdim=True)
         weighted = self._average((self.past.extend(s) * self.v).to(self.v.dtype))
-        return self.log_z.exp() * (self.attention + (s * self.attention + weighted) / 2)
+        return log_z.exp() * (attention + (s * attention + weighted) / 2)
 
     def connection(self, qu: Tensor, ku: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """The two parts of `C(u)`, maths.md (U), in one pass over the scores.
