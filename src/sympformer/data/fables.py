@@ -3,7 +3,7 @@
 The stories are drawn from the grammar in `fables.txt`, so the probability of every token given
 its story so far can be computed. Its negative logarithm is the floor: on average no causal model
 can do better. In the long run the floor is 0.803 nats per token (`entropy_rate`); a story has
-81 to 139 tokens, about 121 bits.
+81 to 140 tokens, about 121 bits.
 
 Tokens are words and punctuation. Sentences start with small letters, and capitals are put back
 when a text is decoded, so that "She" and "she" are one token.
