@@ -16,6 +16,8 @@ from sympformer.lab.record import Claim, Result
 
 SMALL: dict[str, dict] = {
     "ellipse": {"particles": 100, "steps": 40, "seed": 2},
+    "orders": {"particles": 4, "dimension": 2, "steps": (32, 64, 128)},
+    "conservation": {"particles": 4, "steps": 300},
 }
 
 

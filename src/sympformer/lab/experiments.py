@@ -9,7 +9,7 @@ import torch
 from sympformer.dynamics import DivergenceError
 from sympformer.errors import InputError, lookup
 from sympformer.files import atomic
-from sympformer.lab import ellipse
+from sympformer.lab import conservation, ellipse, orders
 from sympformer.lab.record import Experiment, Result, animate, write
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -18,6 +18,18 @@ EXPERIMENTS: dict[str, Experiment] = {
         ellipse.run,
         "elliptically contoured laws under accelerated linear attention",
         ellipse.draw,
+    ),
+    "orders": Experiment(
+        orders.OrdersConfig,
+        orders.run,
+        "order of every scheme on the softmax and the linear flow",
+        orders.draw,
+    ),
+    "conservation": Experiment(
+        conservation.ConservationConfig,
+        conservation.run,
+        "energy drift, symplecticity, and momentum form against velocity form",
+        conservation.draw,
     ),
 }
 

@@ -32,7 +32,7 @@ class Claim:
         """Whether low ≤ measured ≤ high."""
         above = self.low is None or self.measured >= self.low
         below = self.high is None or self.measured <= self.high
-        return above and below and math.isfinite(self.measured)
+        return bool(above and below and math.isfinite(self.measured))
 
     def __str__(self) -> str:
         low = "" if self.low is None else f" ≥ {self.low:.3g}"
