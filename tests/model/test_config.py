@@ -16,7 +16,18 @@ def test_every_preset_is_causal_and_round_trips():
 
 def test_the_contract_names_are_there():
     assert {"gpt", "gpt-untied", "yurii", "symp-h0", "symp-h1", "symp-r2"} <= set(presets())
+    assert {"gpt-wide", "gpt-inject", "gpt-shift", "gpt-euler"} <= set(presets())
+    assert {"yurii-euler", "polyak", "tmm", "symp-difference"} <= set(presets())
     assert {f"symp-{scheme}" for scheme in schemes()} <= set(presets())
+    symp = {name for name in presets() if name.startswith("symp-")}
+    linear = {"linear-gpt", "linear-gpt-untied", "linear-yurii", *(f"linear-{n}" for n in symp)}
+    assert linear == {name for name in presets() if name.startswith("linear-")}
+
+
+def test_a_config_of_before_still_loads():
+    """Fields that were added later have defaults."""
+    first = {"vocab_size": 99, "dynamics": "symp", "form": "momentum", "scheme": "exp-euler"}
+    assert ModelConfig.from_dict(first) == ModelConfig(**first)
 
 
 def test_joint_is_marked_as_leaking():
@@ -39,6 +50,23 @@ def test_joint_is_marked_as_leaking():
         ("symp-exp-euler", {"connection": "incoming"}, "form 'velocity'"),
         ("symp-r2", {"scheme": "euler"}, "form 'momentum'"),
         ("yurii", {"mlp_velocity": "own"}, "dynamics 'symp'"),
+        ("yurii", {"lookahead": False}, "'polyak'"),
+        ("symp-h0", {"splitting": "euler"}, "another dynamics"),
+        ("linear-symp-exp-euler", {"normalizer": "length"}, "attention 'softmax'"),
+        ("symp-r2", {"ridge": 0.5}, "attention 'linear' and a connection"),
+        ("linear-symp-h0", {"ridge": 0.5}, "attention 'linear' and a connection"),
+        ("linear-symp-r2", {"ridge": 0}, "greater than 0"),
+        ("linear-symp-r2", {"ridge": "small"}, "greater than 0"),
+        ("symp-r2", {"geometry": "tied"}, "n_head = 1"),
+        ("symp-r2", {"geometry": "tied", "n_head": 1, "heads": "averaged"}, "geometry 'free'"),
+        ("gpt", {"token_shift": True}, "tie_embeddings = false"),
+        ("yurii", {"initial_momentum": "difference"}, "tie_embeddings = false"),
+        ("gpt-untied", {"initial_momentum": "difference"}, "dynamics"),
+        ("gpt", {"unique_layers": 3}, "multiple of unique_layers"),
+        ("gpt", {"unique_layers": 8}, "at least twice"),
+        ("gpt", {"unique_layers": -1}, "at least 0"),
+        ("gpt", {"match_parameters": "gpt-unties"}, "did you mean 'gpt-untied'"),
+        ("gpt-wide", {"mlp_width": 512}, "match_parameters"),
     ],
 )
 def test_nonsense_is_refused_in_one_line(preset, overrides, says):

@@ -142,9 +142,3 @@ def test_yurii_is_the_published_block(tiny, tokens):
             v = norm(part.norm_v, beta * v + gamma * oracle(part, look))
             x = x + v
     torch.testing.assert_close(m(tokens).logits, norm(m.norm, x) @ table.tokens.weight.T)
-
-
-def test_untied_input_has_unit_size(tiny, tokens):
-    m = sf.build(tiny("gpt-untied"))
-    size = m.inputs(tokens, 0).x.std(-1)
-    assert ((size - 1).abs() < 0.1).all()

@@ -15,6 +15,15 @@ VARIANTS = [
     ("symp-exp-euler", {"initial_momentum": "zero", "tie_embeddings": False}),
     ("symp-r2", {"heads": "averaged", "mlp_velocity": "own", "lookahead": True}),
     ("gpt", {"heads": "averaged"}),
+    ("gpt", {"geometry": "tied", "n_head": 1}),
+    ("symp-exp-euler", {"geometry": "tied", "n_head": 1}),
+    ("symp-r2", {"geometry": "tied", "n_head": 1}),
+    ("linear-symp-exp-euler", {"geometry": "tied", "n_head": 1}),
+    ("linear-symp-r2", {"geometry": "tied", "n_head": 1}),
+    ("linear-symp-r2", {"heads": "averaged", "ridge": 0.1}),
+    ("symp-ab2", {"unique_layers": 1}),
+    ("yurii", {"injection": True, "initial_momentum": "zero"}),
+    ("symp-r2", {"initial_momentum": "difference", "tie_embeddings": False, "token_shift": True}),
 ]
 
 
@@ -26,14 +35,14 @@ def label(variant):
 @pytest.mark.parametrize("variant", VARIANTS, ids=label)
 def test_audit(variant, tiny):
     name, overrides = variant
-    report = sf.audit(sf.build(tiny(name, **overrides)), length=17)
+    report = sf.audit(sf.build(tiny(name, **overrides)), length=10)
     assert report.passed, str(report)
     assert report.cache_consistent is True
 
 
 @pytest.mark.parametrize("name", sf.presets())
 def test_joint_is_caught(name, tiny):
-    report = sf.audit(sf.build(tiny(name, causality="joint")), length=12)
+    report = sf.audit(sf.build(tiny(name, causality="joint")), length=5)
     assert not report.causal
     assert report.max_future_influence > 1e-3
 

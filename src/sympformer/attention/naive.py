@@ -103,3 +103,49 @@ def softmax_acceleration(
     c = (a * (u @ A @ x.mT + x @ A @ u.mT)).sum(-1, keepdim=True)
     attention = a @ values
     return attention - c * u + (s * attention + a @ (s * values)) / 2
+
+
+def linear_field(
+    x: Tensor, y: Tensor, A: Tensor, V: Tensor, causality: Causality = "joint"
+) -> tuple[Tensor, Tensor]:
+    """Velocity and conservative force of accelerated linear attention, maths.md (L).
+
+    `ẋ_i = (1/n_i) Σ_j (x_iᵀA x_j) y_j` and `ẏ_i = V x_i - (1/n_i) Σ_j (y_iᵀy_j) A x_j` (damping
+    left out), with n_i the number of visible tokens. With `"joint"` these are `∂H/∂y` and `-∂H/∂x`
+    of `H = (1/2N) Σ_ij (x_iᵀA x_j) (y_iᵀy_j) - ½ Σ_i x_iᵀV x_i`.
+
+    Args:
+        x: positions `(..., N, d)`.
+        y: momenta `(..., N, d)`.
+        A: symmetric `(d, d)`.
+        V: symmetric `(d, d)`.
+        causality: which tokens are summed over.
+    """
+    velocity = linear_average(x @ A, x, causality) @ y
+    return velocity, x @ V - linear_average(y, y, causality) @ (x @ A)
+
+
+def linear_acceleration(
+    x: Tensor, u: Tensor, A: Tensor, V: Tensor, ridge: float = 0.0, causality: Causality = "joint"
+) -> Tensor:
+    """Acceleration of (L) in the velocity `u_i = (1/n_i) Σ_j (x_iᵀA x_j) y_j + ridge y_i`.
+
+    The velocity form of linear attention (derived in docs/linear.md): the momentum `y` is solved
+    from `u`, and `u̇ = (1/n_i) Σ_j ((u_iᵀA x_j + x_iᵀA u_j) y_j + (x_iᵀA x_j) ẏ_j) + ridge ẏ_i`.
+    With `"joint"` it is the same flow as `linear_field`, in the metric K/N + ridge I. Shapes as
+    there; A must be such that the solve is possible (definite, or of full rank with ridge 0).
+    """
+    K = linear_average(x @ A, x, causality)
+    K = K + ridge * torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)
+    y = torch.linalg.solve(K, u)
+    K_dot = linear_average(u @ A, x, causality) + linear_average(x @ A, u, causality)
+    return K_dot @ y + K @ linear_field(x, y, A, V, causality)[1]
+
+
+def linear_average(q: Tensor, k: Tensor, causality: Causality) -> Tensor:
+    """The matrix `q_i·k_j / n_i` over the visible tokens, `(..., n, N)`."""
+    n, n_key = q.shape[-2], k.shape[-2]
+    product = (q @ k.mT) / visible_count(n, n_key, causality, q)
+    if causality == "joint":
+        return product
+    return product.masked_fill(~visible(n, n_key, q.device), 0.0)

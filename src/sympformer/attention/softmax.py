@@ -16,6 +16,17 @@ Normalizer = Literal["prefix", "length"]
 class Past(Protocol):
     """What an evaluation remembers of earlier tokens (see `sympformer.model.cache`)."""
 
+    length: int
+    """Number of earlier tokens."""
+
+    def recall(self) -> Tensor | None:
+        """What earlier tokens left here, or None if there are none; `keep` must follow."""
+        ...
+
+    def keep(self, value: Tensor) -> None:
+        """Leave `value` for later tokens, in place of what was recalled."""
+        ...
+
     def extend(self, new: Tensor) -> Tensor:
         """Append `new` to what earlier tokens left along the token axis; return the whole."""
         ...

@@ -1,7 +1,7 @@
 """What every scheme shares: the state, the step size, and the protocol of an oracle."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor
@@ -51,12 +51,20 @@ class Scheme(ABC):
     """A time discretisation; it never asks which oracle it has.
 
     `order` holds in both variables; `evaluations` of the kernel are made a step. What a step must
-    remember for the next one travels in `memory`, so a scheme itself never changes.
+    remember for the next one travels in `memory`, so a scheme itself never changes. Where
+    `copies_state`, the memory is a copy of the state and must be made anew, by `init`, when
+    anything but the scheme has moved the state.
     """
 
     damping: Damping
     order: ClassVar[int]
     evaluations: ClassVar[int]
+    copies_state: ClassVar[bool] = False
+
+    @classmethod
+    def constants(cls) -> dict[str, float]:
+        """Numbers of the scheme's own, by name, with their defaults: a model learns them."""
+        return {f.name: getattr(cls, f.name) for f in fields(cls) if f.name != "damping"}
 
     def init(self, state: State) -> Any:
         """Memory before the first step; nothing, unless a scheme says otherwise."""

@@ -26,6 +26,8 @@ class Tao(Scheme):
     xi: Scalar = 1.0
     order = 2
     evaluations = 4
+    copies_state = True
+    copies_state = True
 
     def init(self, state: State) -> State:
         """The second copy starts where the first does."""

@@ -1,8 +1,9 @@
 """Language models: configs and presets, the blocks, cached decoding."""
 
+from sympformer.model.build import build
 from sympformer.model.cache import Cache
 from sympformer.model.config import ModelConfig
-from sympformer.model.language import LanguageModel, Output, build
+from sympformer.model.language import LanguageModel, Output
 from sympformer.model.presets import PRESETS, presets
 
 __all__ = ["PRESETS", "Cache", "LanguageModel", "ModelConfig", "Output", "build", "presets"]

@@ -1,34 +1,29 @@
-"""Multi-head softmax attention with its projections: the oracle of a language model."""
-
-import math
+"""Multi-head softmax attention with its projections: an oracle of a language model."""
 
 from torch import Tensor, nn
 
-from sympformer.attention.naive import Causality
 from sympformer.attention.softmax import Normalizer, Past, SoftmaxField
 from sympformer.model.config import ModelConfig
+from sympformer.model.heads import Heads
 from sympformer.model.layers import linear
 
 
-class Attention(nn.Module):
-    """Projects tokens to queries, keys and values; calling it evaluates the kernel once.
-
-    Heads: one kernel each ("independent"), or one kernel of the scores averaged over heads
-    ("averaged"), which is a single head of full width with scale `1/(H √d_h)`, maths.md "Heads".
-    """
+class Attention(Heads):
+    """Projects tokens to queries, keys and values; calling it evaluates the kernel once."""
 
     def __init__(self, config: ModelConfig):
-        super().__init__()
-        d, d_head = config.n_embd, config.n_embd // config.n_head
-        averaged = config.heads == "averaged"
-        self.n_head = 1 if averaged else config.n_head
-        self.scale = 1 / math.sqrt(d_head) / (config.n_head if averaged else 1)
-        self.causality: Causality = config.causality
+        super().__init__(config)
+        d = config.n_embd
         self.normalizer: Normalizer = config.normalizer
         self.qkv = linear(d, 3 * d)
         self.out = linear(d, d)
-        if config.dynamics == "symp" and config.form == "momentum":
+        if config.in_momentum_form:
             self.mobility = linear(d, d)
+
+    def initialise(self) -> None:
+        """Start with `U = I`: a momentum at rest among equal scores moves its token by itself."""
+        if hasattr(self, "mobility"):
+            nn.init.eye_(self.mobility.weight)
 
     def forward(self, x: Tensor, past: Past) -> "AttentionField":
         """The field at positions `x` `(B, T, d)`."""
@@ -43,14 +38,6 @@ class Attention(nn.Module):
             past=past,
         )
         return AttentionField(self, field)
-
-    def split(self, x: Tensor) -> Tensor:
-        """`(B, T, d)` to `(B, H, T, d/H)`."""
-        return x.unflatten(-1, (self.n_head, -1)).transpose(-3, -2)
-
-    def merge(self, x: Tensor) -> Tensor:
-        """`(B, H, T, d/H)` to `(B, T, d)`."""
-        return x.transpose(-3, -2).flatten(-2)
 
 
 class AttentionField:
@@ -81,9 +68,3 @@ class AttentionField:
         s = u.square().sum(-1, keepdim=True)
         c, pull = self.field.connection(qu, ku, s.unsqueeze(-3))
         return c.mean(-3) * u - m.out(m.merge(pull))
-
-
-def initialise_mobility(attention: nn.Module) -> None:
-    """Start with `U = I`: then a momentum at rest among equal scores moves its token by itself."""
-    if isinstance(attention, Attention) and hasattr(attention, "mobility"):
-        nn.init.eye_(attention.mobility.weight)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Cache:
-    """The tensors that the layers appended, in the order in which they asked, and their length.
+    """The tensors that the layers left, in the order in which they asked, and their length.
 
     A cache is never changed: the model returns a new one, and an old one stays valid, so that
     one prefix can be continued in several ways.
@@ -19,7 +19,7 @@ class Cache:
 
 
 class Recorder:
-    """Extends a cache during one forward pass.
+    """Extends a cache during one forward pass; `length` is the number of earlier tokens.
 
     Layers ask in the same order in every pass, so the order alone tells which entry is meant.
     """
@@ -29,12 +29,20 @@ class Recorder:
         self._old = iter(cache.entries) if cache else None
         self._entries: list[Tensor] = []
 
+    def recall(self) -> Tensor | None:
+        """What earlier tokens left here, or None if there are none; `keep` must follow."""
+        return None if self._old is None else next(self._old)
+
+    def keep(self, value: Tensor) -> None:
+        """Leave `value` for later tokens, in place of what was recalled."""
+        self._entries.append(value)
+
     def extend(self, new: Tensor) -> Tensor:
         """Append `new` `(..., n, d)` to what earlier tokens left; return the whole."""
-        if self._old is not None:
-            new = torch.cat([next(self._old), new], dim=-2)
-        self._entries.append(new)
-        return new
+        old = self.recall()
+        whole = new if old is None else torch.cat([old, new], dim=-2)
+        self.keep(whole)
+        return whole
 
     def cache(self, n_new: int) -> Cache:
         """The cache after this pass over `n_new` tokens."""

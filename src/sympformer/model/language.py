@@ -1,16 +1,18 @@
 """The language model: tables, a stack of blocks, a head."""
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sympformer.errors import InputError
-from sympformer.model.attention import initialise_mobility
 from sympformer.model.cache import Cache, Recorder
 from sympformer.model.config import ModelConfig
-from sympformer.model.layers import LayerNorm, Stream, Table
+from sympformer.model.heads import Heads
+from sympformer.model.inputs import Inputs
+from sympformer.model.layers import LayerNorm
 from sympformer.model.substeps import Block
 
 IGNORED = -100
@@ -26,33 +28,6 @@ class Output:
     cache: Cache | None
 
 
-class Inputs(nn.Module):
-    """The initial position and momentum of every token.
-
-    A table of the input's own (`tie_embeddings=False`) is layer-normalised to unit size; the
-    usual table, which the head shares, stays small.
-    """
-
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        sizes = config.vocab_size, config.block_size, config.n_embd
-        self.usual = Table(*sizes)
-        self.own = None if config.tie_embeddings else Table(*sizes)
-        self.norm = None if config.tie_embeddings else LayerNorm(config.n_embd)
-        self.momentum = Table(*sizes) if config.initial_momentum == "embedding" else None
-
-    def forward(self, tokens: Tensor, start: int) -> Stream:
-        """Ids `(B, T)`, the first of them at position `start`, to the stream at time 1."""
-        positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
-        if self.own is None or self.norm is None:
-            x = self.usual(tokens, positions)
-        else:
-            x = self.norm(self.own(tokens, positions)) + self.usual.positions(positions)
-        zero = torch.zeros_like(x)
-        p = zero if self.momentum is None else self.momentum(tokens, positions)
-        return Stream(x=x, p=p, v=zero, t=x.new_ones(()))
-
-
 class LanguageModel(nn.Module):
     """A decoder of any composition; see `ModelConfig`."""
 
@@ -60,7 +35,8 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.inputs = Inputs(config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        unique = config.unique_layers or config.n_layer
+        self.blocks = nn.ModuleList(Block(config) for _ in range(unique))
         self.norm = LayerNorm(config.n_embd)
         self.initialise()
 
@@ -70,7 +46,8 @@ class LanguageModel(nn.Module):
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
         for module in self.modules():
-            initialise_mobility(module)
+            if isinstance(module, Heads):
+                module.initialise()
 
     def forward(
         self, tokens: Tensor, targets: Tensor | None = None, cache: Cache | None = None
@@ -90,9 +67,9 @@ class LanguageModel(nn.Module):
         """
         recorder = Recorder(cache)
         self._check(tokens, recorder.length)
-        stream = self.inputs(tokens, recorder.length)
-        for block in self.blocks:
-            stream = block(stream, recorder)
+        stream = self.inputs(tokens, recorder)
+        for layer in range(self.config.n_layer):
+            stream = self.blocks[layer % len(self.blocks)](stream, recorder)
         logits = F.linear(self.norm(stream.x), self.inputs.usual.tokens.weight)
         if targets is None:
             return Output(logits, None, recorder.cache(tokens.shape[1]))
@@ -170,6 +147,20 @@ class LanguageModel(nn.Module):
             whole = torch.cat([whole, new], dim=1)
         return whole
 
+    def with_loops(self, loops: int) -> "LanguageModel":
+        """A view of this model that applies its blocks `loops` times over; weights are shared.
+
+        Raises:
+            InputError: `loops` is not a whole number of at least 1.
+        """
+        if type(loops) is not int or loops < 1:
+            raise InputError(f"loops must be a whole number of at least 1, not {loops!r}")
+        unique, view = len(self.blocks), copy.copy(self)
+        view.config = replace(
+            self.config, n_layer=loops * unique, unique_layers=unique if loops > 1 else 0
+        )
+        return view
+
     def num_parameters(self) -> int:
         """Number of trained values; the table that input and head share counts once."""
         return sum(p.numel() for p in self.parameters())
@@ -185,8 +176,3 @@ def sample(
         weakest = logits.topk(top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < weakest, float("-inf"))
     return torch.multinomial((logits / temperature).softmax(-1), 1, generator=random)
-
-
-def build(config: ModelConfig) -> LanguageModel:
-    """The model of a config, freshly initialised from torch's global random state."""
-    return LanguageModel(config)

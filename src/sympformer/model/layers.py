@@ -21,12 +21,12 @@ def linear(n_in: int, n_out: int) -> nn.Linear:
 
 
 class MLP(nn.Module):
-    """GELU perceptron, four times wider inside, no bias: the oracle without interaction."""
+    """GELU perceptron, `width` inside, no bias: the oracle without interaction."""
 
-    def __init__(self, n_embd: int):
+    def __init__(self, n_embd: int, width: int):
         super().__init__()
-        self.expand = linear(n_embd, 4 * n_embd)
-        self.contract = linear(4 * n_embd, n_embd)
+        self.expand = linear(n_embd, width)
+        self.contract = linear(width, n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., d)` to `(..., d)`."""
@@ -34,25 +34,27 @@ class MLP(nn.Module):
 
 
 class Scalar(nn.Module):
-    """A learned scalar that stays in its domain: `"positive"` by softplus, `"unit"` by sigmoid.
+    """A learned scalar in its domain: "positive" by softplus, "unit" by sigmoid, "real" free.
 
     Scalars form an optimizer group of their own (`sympformer.train.optimizer`): no weight decay,
     not clipped, a larger learning rate.
     """
 
-    def __init__(self, initial: float, domain: Literal["positive", "unit"]):
+    def __init__(self, initial: float, domain: Literal["positive", "unit", "real"]):
         super().__init__()
         self.domain = domain
-        raw = (
-            math.log(math.expm1(initial))
-            if domain == "positive"
-            else math.log(initial / (1 - initial))
-        )
+        raw = {
+            "positive": lambda: math.log(math.expm1(initial)),
+            "unit": lambda: math.log(initial / (1 - initial)),
+            "real": lambda: initial,
+        }[domain]()
         self.raw = nn.Parameter(torch.tensor(raw))
 
     def forward(self) -> Tensor:
         """The value, a tensor without axes."""
-        return F.softplus(self.raw) if self.domain == "positive" else self.raw.sigmoid()
+        if self.domain == "positive":
+            return F.softplus(self.raw)
+        return self.raw.sigmoid() if self.domain == "unit" else self.raw
 
     def extra_repr(self) -> str:
         """Show the domain in the printed model."""
@@ -76,7 +78,8 @@ class Stream(NamedTuple):
     """What flows through the layers: every token's state, and the clock.
 
     `x, p, v` are `(B, T, d)`: position, momentum (the velocity, in velocity form), and the MLP's
-    own velocity; `t` is the time of the damping, `memory` the past of a multistep scheme.
+    own velocity; `t` is the time of the damping, `memory` the past of a multistep scheme, and
+    `injected` what is added to the position in every layer.
     """
 
     x: Tensor
@@ -84,3 +87,4 @@ class Stream(NamedTuple):
     v: Tensor
     t: Tensor
     memory: object = None
+    injected: Tensor | None = None

@@ -15,6 +15,10 @@ class Preset:
     fields: dict[str, Any]
 
 
+def _nesterov(dynamics: str, **fields: str) -> dict[str, Any]:
+    return {"dynamics": dynamics, "initial_momentum": "embedding", **fields}
+
+
 def _momentum(scheme: str) -> dict[str, Any]:
     return {
         "dynamics": "symp",
@@ -24,13 +28,13 @@ def _momentum(scheme: str) -> dict[str, Any]:
     }
 
 
-def _velocity(connection: str) -> dict[str, Any]:
+def _velocity(connection: str, initial_momentum: str = "embedding") -> dict[str, Any]:
     return {
         "dynamics": "symp",
         "form": "velocity",
         "connection": connection,
         "lookahead": False,
-        "initial_momentum": "embedding",
+        "initial_momentum": initial_momentum,
     }
 
 
@@ -39,16 +43,51 @@ def _title(scheme: type) -> str:
     return (sys.modules[scheme.__module__].__doc__ or scheme.__name__).splitlines()[0].rstrip(".")
 
 
-PRESETS: dict[str, Preset] = {
+_GPT = {
     "gpt": Preset("GPT: residual attention and MLP, tied embeddings", {}),
     "gpt-untied": Preset(
         "the fair control: GPT with an input table of its own, the parameters of a momentum model",
         {"tie_embeddings": False},
     ),
-    "yurii": Preset(
-        "YuriiFormer: Nesterov look-ahead and momentum, Lie-Trotter splitting",
-        {"dynamics": "yurii", "initial_momentum": "embedding"},
+}
+
+_CONTROLS = {
+    "gpt-wide": Preset(
+        "control: GPT whose MLPs are widened to the parameters of gpt-untied",
+        {"match_parameters": "gpt-untied"},
     ),
+    "gpt-inject": Preset(
+        "control: GPT with a second table, added in every layer by learned weights",
+        {"injection": True},
+    ),
+    "gpt-shift": Preset(
+        "control: gpt-untied with the input of the token before, added by learned weights",
+        {"tie_embeddings": False, "token_shift": True},
+    ),
+    "gpt-euler": Preset(
+        "GPT with Euler splitting: attention and MLP at one point, added", {"splitting": "euler"}
+    ),
+}
+
+_YURII = {
+    "yurii": Preset(
+        "YuriiFormer: Nesterov look-ahead and momentum, Lie-Trotter splitting", _nesterov("yurii")
+    ),
+}
+
+_RIVALS = {
+    "yurii-euler": Preset(
+        "YuriiFormer with Euler splitting: attention and MLP at one point, added",
+        _nesterov("yurii", splitting="euler"),
+    ),
+    "polyak": Preset("Polyak's heavy ball: YuriiFormer without look-ahead", _nesterov("polyak")),
+    "tmm": Preset(
+        "triple momentum: YuriiFormer with a learned share of the velocity in the position",
+        _nesterov("tmm"),
+    ),
+}
+
+_SYMP = {
     **{
         f"symp-{name}": Preset(f"SympFormer, momentum form: {_title(scheme)}", _momentum(name))
         for name, scheme in SCHEMES.items()
@@ -65,6 +104,24 @@ PRESETS: dict[str, Preset] = {
         "SympFormer, velocity form, connection on the proposed velocity",
         _velocity("proposal"),
     ),
+    "symp-difference": Preset(
+        "symp-h0 whose tokens start with the difference of successive inputs as their momentum",
+        {**_velocity("none", "difference"), "tie_embeddings": False},
+    ),
+}
+
+PRESETS: dict[str, Preset] = {
+    **_GPT,
+    **_CONTROLS,
+    **_YURII,
+    **_RIVALS,
+    **_SYMP,
+    **{
+        f"linear-{name}": Preset(
+            f"linear attention: {preset.summary}", {"attention": "linear", **preset.fields}
+        )
+        for name, preset in {**_GPT, **_YURII, **_SYMP}.items()
+    },
 }
 
 

@@ -4,9 +4,9 @@ from torch import Tensor, nn
 
 from sympformer.attention.softmax import Past
 from sympformer.dynamics import SCHEMES, State, damping
-from sympformer.model.attention import Attention
 from sympformer.model.config import ModelConfig
-from sympformer.model.layers import MLP, LayerNorm, Scalar, Stream
+from sympformer.model.layers import LayerNorm, Scalar, Stream
+from sympformer.model.oracles import attention_oracle, mlp_oracle
 
 
 class ResidualAttention(nn.Module):
@@ -15,7 +15,7 @@ class ResidualAttention(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.norm = LayerNorm(config.n_embd)
-        self.oracle = Attention(config)
+        self.oracle = attention_oracle(config)
 
     def forward(self, s: Stream, past: Past) -> Stream:
         """Step the stream."""
@@ -23,13 +23,18 @@ class ResidualAttention(nn.Module):
 
 
 class Nesterov(nn.Module):
-    """The learned parts of `v' = LN_v(β v + γ O(LN(x + μ v)))`; without look-ahead `μ = 0`."""
+    """The learned parts of `v' = LN_v(β v + γ O(LN(x + μ v)))`, `x' = x + ν v'`.
+
+    `ν` is learned in the triple momentum method and 1 elsewhere; without look-ahead `μ = 0`.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.norm_x, self.norm_v = LayerNorm(config.n_embd), LayerNorm(config.n_embd)
-        self.mu = Scalar(0.9, "unit") if config.lookahead else None
+        looks = config.lookahead and config.dynamics != "polyak"
+        self.mu = Scalar(0.9, "unit") if looks else None
         self.beta, self.gamma = Scalar(0.9, "unit"), Scalar(1.0, "positive")
+        self.nu = Scalar(1.0, "positive") if config.dynamics == "tmm" else None
 
     def look(self, x: Tensor, v: Tensor) -> Tensor:
         """The normalised point at which the oracle is asked."""
@@ -38,6 +43,10 @@ class Nesterov(nn.Module):
     def propose(self, v: Tensor, oracle: Tensor) -> Tensor:
         """`W = β v + γ O`."""
         return self.beta() * v + self.gamma() * oracle
+
+    def move(self, x: Tensor, v: Tensor) -> Tensor:
+        """`x + ν v`."""
+        return x + (v if self.nu is None else self.nu() * v)
 
 
 class VelocityAttention(Nesterov):
@@ -49,7 +58,7 @@ class VelocityAttention(Nesterov):
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
-        self.oracle = Attention(config)
+        self.oracle = attention_oracle(config)
         self.connection = config.connection
 
     def forward(self, s: Stream, past: Past) -> Stream:
@@ -60,16 +69,21 @@ class VelocityAttention(Nesterov):
             c = field.connection(w)
             return s._replace(x=s.x + self.norm_v(w - c / 2), p=self.norm_v(w - c))
         u = self.norm_v(w - field.connection(s.p) if self.connection == "incoming" else w)
-        return s._replace(x=s.x + u, p=u)
+        return s._replace(x=self.move(s.x, u), p=u)
 
 
 class MomentumAttention(nn.Module):
-    """Attention in momentum form (S'), stepped by a time discretisation; `p' ` is normalised."""
+    """Attention in momentum form (S'), (L), stepped by a time discretisation; `p'` is normalised.
+
+    A two-step scheme takes its past slopes from the layer below. A scheme that carries a copy of
+    the state starts it anew in every layer: the MLP and the normalisation have moved the state
+    since, and not the copy.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.norm_x, self.norm_p = LayerNorm(config.n_embd), LayerNorm(config.n_embd)
-        self.oracle = Attention(config)
+        self.oracle = attention_oracle(config)
         self.mu = Scalar(0.05, "unit") if config.lookahead else None
         self.scheme, self.damping = SCHEMES[config.scheme], config.damping
         h = 0.3 if self.scheme.order == 1 else 0.01
@@ -79,9 +93,8 @@ class MomentumAttention(nn.Module):
             "nesterov": {"r": 3.0},
             "loglinear": {"c_log": 3.0, "c_lin": 1e-4},
         }[config.damping]
-        self.coefficients = nn.ModuleDict(
-            {name: Scalar(value, "positive") for name, value in coefficients.items()}
-        )
+        self.coefficients = _scalars(coefficients)
+        self.constants = _scalars(self.scheme.constants())
 
     def forward(self, s: Stream, past: Past) -> Stream:
         """Step the stream and its clock."""
@@ -89,14 +102,18 @@ class MomentumAttention(nn.Module):
         def oracle(x: Tensor):
             return self.oracle(self.norm_x(x if self.mu is None else x + self.mu() * s.p), past)
 
-        scheme = self.scheme(
-            damping(self.damping, **{k: c() for k, c in self.coefficients.items()})
-        )
+        rate = damping(self.damping, **{k: c() for k, c in self.coefficients.items()})
+        scheme = self.scheme(rate, **{k: c() for k, c in self.constants.items()})
         h = self.h_x(), self.h_p()
         state = State(s.x, s.p)
-        memory = scheme.init(state) if s.memory is None else s.memory
+        fresh = s.memory is None or scheme.copies_state
+        memory = scheme.init(state) if fresh else s.memory
         (x, p), memory = scheme.step(oracle, state, h, s.t, memory)
         return s._replace(x=x, p=self.norm_p(p), t=s.t + h[1], memory=memory)
+
+
+def _scalars(values: dict[str, float]) -> nn.ModuleDict:
+    return nn.ModuleDict({name: Scalar(value, "positive") for name, value in values.items()})
 
 
 class ResidualMLP(nn.Module):
@@ -104,7 +121,7 @@ class ResidualMLP(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.norm, self.oracle = LayerNorm(config.n_embd), MLP(config.n_embd)
+        self.norm, self.oracle = LayerNorm(config.n_embd), mlp_oracle(config)
         looks = config.dynamics == "symp" and config.lookahead
         self.mu = Scalar(0.05, "unit") if looks else None
 
@@ -119,13 +136,13 @@ class NesterovMLP(Nesterov):
 
     def __init__(self, config: ModelConfig, stream: str):
         super().__init__(config)
-        self.oracle, self.stream = MLP(config.n_embd), stream
+        self.oracle, self.stream = mlp_oracle(config), stream
 
     def forward(self, s: Stream) -> Stream:
         """Step the stream."""
         v = getattr(s, self.stream)
         v = self.norm_v(self.propose(v, self.oracle(self.look(s.x, v))))
-        return s._replace(x=s.x + v, **{self.stream: v})
+        return s._replace(x=self.move(s.x, v), **{self.stream: v})
 
 
 class Block(nn.Module):
@@ -133,30 +150,33 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        self.injection = Scalar(1.0, "real") if config.injection else None
         self.attention = _attention_substep(config)
         self.mlp = _mlp_substep(config)
         self.looks_along_attention = isinstance(self.mlp, ResidualMLP) and self.mlp.mu is not None
 
     def forward(self, s: Stream, past: Past) -> Stream:
         """Step the stream by one layer."""
+        if self.injection is not None:
+            s = s._replace(x=s.x + self.injection() * s.injected)
         before = s.x
         s = self.attention(s, past)
         if self.looks_along_attention:
             h = self.attention.h_x() if isinstance(self.attention, MomentumAttention) else 1
             s = s._replace(v=(s.x - before) / h)
-        return self.mlp(s)
+        return s if self.mlp is None else self.mlp(s)
 
 
 def _attention_substep(config: ModelConfig) -> nn.Module:
     if config.dynamics == "none":
         return ResidualAttention(config)
-    if config.dynamics == "symp" and config.form == "momentum":
-        return MomentumAttention(config)
-    return VelocityAttention(config)
+    return MomentumAttention(config) if config.in_momentum_form else VelocityAttention(config)
 
 
-def _mlp_substep(config: ModelConfig) -> nn.Module:
-    if config.dynamics == "yurii" or config.mlp_velocity == "momentum":
+def _mlp_substep(config: ModelConfig) -> nn.Module | None:
+    if config.splitting == "euler":
+        return None  # part of the attention substep's oracle
+    if config.dynamics in ("yurii", "polyak", "tmm") or config.mlp_velocity == "momentum":
         return NesterovMLP(config, "p")
     if config.mlp_velocity == "own":
         return NesterovMLP(config, "v")

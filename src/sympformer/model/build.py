@@ -1,0 +1,42 @@
+"""From a config to a model."""
+
+from dataclasses import replace
+
+import torch
+
+from sympformer.errors import InputError
+from sympformer.model.config import ModelConfig
+from sympformer.model.language import LanguageModel
+
+
+def build(config: ModelConfig) -> LanguageModel:
+    """The model of a config, freshly initialised from torch's global random state.
+
+    Raises:
+        InputError: no width of the MLPs gives the number of parameters to be matched.
+    """
+    return LanguageModel(matched(config) if config.match_parameters else config)
+
+
+def matched(config: ModelConfig) -> ModelConfig:
+    """The config with the MLP width at which it has the parameters of the preset to match."""
+    plain = replace(config, match_parameters="")
+    sizes = {name: getattr(config, name) for name in SIZES}
+    missing = count(ModelConfig.preset(config.match_parameters, **sizes)) - count(plain)
+    of_unit = 2 * config.n_embd * (config.unique_layers or config.n_layer)
+    width = 4 * config.n_embd + round(missing / of_unit)
+    if width < 1:
+        raise InputError(
+            f"match_parameters = {config.match_parameters!r} has fewer parameters than this model "
+            "without its MLPs: choose a larger preset"
+        )
+    return replace(plain, mlp_width=width)
+
+
+SIZES = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "unique_layers")
+
+
+def count(config: ModelConfig) -> int:
+    """Number of parameters; no memory is taken."""
+    with torch.device("meta"):
+        return build(config).num_parameters()

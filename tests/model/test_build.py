@@ -1,0 +1,62 @@
+"""Matched widths and looped blocks."""
+
+import pytest
+import torch
+
+import sympformer as sf
+from sympformer import InputError
+
+
+@pytest.mark.parametrize("preset", ["gpt-untied", "symp-r2", "linear-symp-tao"])
+def test_a_matched_model_has_the_parameters_asked_for(preset, tiny):
+    matched = sf.build(tiny("gpt", match_parameters=preset))
+    target = sf.build(tiny(preset)).num_parameters()
+    of_unit = 2 * 16 * 2  # one more unit in the MLPs of both layers
+    assert abs(matched.num_parameters() - target) <= of_unit / 2
+    assert sf.build(matched.config).num_parameters() == matched.num_parameters()
+
+
+def test_a_width_that_cannot_be_matched_is_refused(tiny):
+    with pytest.raises(InputError, match="choose a larger preset"):
+        sf.build(tiny("yurii", tie_embeddings=False, match_parameters="gpt", vocab_size=5000))
+
+
+def test_looped_blocks_are_the_same_blocks(tiny):
+    """Two blocks over four layers are four blocks with equal weights."""
+    looped = sf.build(tiny("symp-r2", n_layer=4, unique_layers=2)).double()
+    plain = sf.build(tiny("symp-r2", n_layer=4)).double()
+    assert len(looped.blocks) == 2
+    for layer, block in enumerate(plain.blocks):
+        block.load_state_dict(looped.blocks[layer % 2].state_dict())
+    plain.inputs.load_state_dict(looped.inputs.state_dict())
+    tokens = torch.randint(0, 37, (2, 9))
+    torch.testing.assert_close(looped(tokens).logits, plain(tokens).logits)
+
+
+def test_more_loops_at_inference(tiny):
+    model = sf.build(tiny("symp-exp-euler", n_layer=4, unique_layers=2)).double()
+    tokens = torch.randint(0, 37, (2, 9))
+    torch.testing.assert_close(model.with_loops(2)(tokens).logits, model(tokens).logits)
+    longer = model.with_loops(3)
+    again = sf.build(longer.config).double()
+    again.load_state_dict(model.state_dict())
+    torch.testing.assert_close(longer(tokens).logits, again(tokens).logits)
+    assert (longer(tokens).logits - model(tokens).logits).abs().max() > 1e-4
+    assert model.config.n_layer == 4
+    assert next(longer.parameters()) is next(model.parameters())
+    out = longer(tokens[:, :5])
+    rest = longer(tokens[:, 5:], cache=out.cache)
+    torch.testing.assert_close(rest.logits, longer(tokens).logits[:, 5:])
+
+
+def test_a_model_without_looped_blocks_can_be_looped(tiny):
+    model = sf.build(tiny("gpt"))
+    twice = model.with_loops(2)
+    assert (twice.config.n_layer, twice.config.unique_layers) == (4, 2)
+    assert twice.with_loops(1).config == model.config
+
+
+@pytest.mark.parametrize("loops", [0, 1.5, "2"])
+def test_bad_loops_are_refused(loops, tiny):
+    with pytest.raises(InputError, match="loops must be a whole number"):
+        sf.build(tiny("gpt")).with_loops(loops)

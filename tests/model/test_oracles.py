@@ -1,0 +1,159 @@
+"""Oracles of models against the formulas of the theory."""
+
+import math
+
+import pytest
+import torch
+
+import sympformer as sf
+from sympformer.attention import naive
+from sympformer.model.cache import Recorder
+from sympformer.model.oracles import attention_oracle
+
+CAUSALITIES = ["prefix", "joint"]
+D = 6
+
+
+@pytest.fixture
+def make(tiny):
+    def make(preset, **options):
+        oracle = attention_oracle(tiny(preset, n_embd=D, **options)).double()
+        for p in oracle.parameters():
+            torch.nn.init.normal_(p, std=0.4)
+        return oracle
+
+    return make
+
+
+def tokens(seed=0):
+    return torch.randn(2, 9, D, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def softmax_matrices(oracle):
+    """A and B."""
+    A, L = oracle.matrices()
+    return A, L @ L.T
+
+
+def linear_matrices(oracle):
+    """A and V."""
+    L = oracle.factor()
+    return oracle.scale * L @ L.T, oracle.energy()
+
+
+@pytest.mark.parametrize("causality", CAUSALITIES)
+def test_tied_softmax_is_the_theory_in_momentum_form(make, causality):
+    oracle = make("symp-exp-euler", geometry="tied", n_head=1, causality=causality)
+    x, p = tokens(), tokens(1)
+    A, B = softmax_matrices(oracle)
+    torch.testing.assert_close(A, A.mT)
+    assert torch.linalg.eigvalsh(B).min() > 0
+    field = oracle(x, Recorder(None))
+    velocity, force = naive.softmax_field(x, p, A, B, causality)
+    torch.testing.assert_close(field.velocity(p), velocity)
+    torch.testing.assert_close(field.force(p), force)
+
+
+@pytest.mark.parametrize("causality", CAUSALITIES)
+def test_tied_softmax_is_the_theory_in_velocity_form(make, causality):
+    oracle = make("symp-r2", geometry="tied", n_head=1, causality=causality)
+    x, u = tokens(), tokens(1)
+    field = oracle(x, Recorder(None))
+    expected = naive.softmax_acceleration(x, u, *softmax_matrices(oracle), causality)
+    torch.testing.assert_close(field.attention() - field.connection(u), expected)
+
+
+@pytest.mark.parametrize("causality", CAUSALITIES)
+def test_tied_linear_is_the_theory_in_momentum_form(make, causality):
+    oracle = make("linear-symp-exp-euler", geometry="tied", n_head=1, causality=causality)
+    x, y = tokens(), tokens(1)
+    field = oracle(x, Recorder(None))
+    A, V = linear_matrices(oracle)
+    torch.testing.assert_close(V, V.mT)
+    velocity, force = naive.linear_field(x, y, A, V, causality)
+    torch.testing.assert_close(field.velocity(y), velocity)
+    torch.testing.assert_close(field.force(y), force)
+    torch.testing.assert_close(field.attention(), field.velocity(x @ V))
+
+
+@pytest.mark.parametrize("causality", CAUSALITIES)
+def test_tied_linear_is_the_theory_in_velocity_form(make, causality):
+    """Up to λ V x, a map of each token by itself, which is left to the MLP."""
+    options = {"geometry": "tied", "n_head": 1, "causality": causality, "ridge": 0.3}
+    oracle = make("linear-symp-r2", **options)
+    x, u = tokens(), tokens(1)
+    field = oracle(x, Recorder(None))
+    A, V = linear_matrices(oracle)
+    expected = naive.linear_acceleration(x, u, A, V, 0.3, causality)
+    got = field.attention() + 0.3 * x @ V - field.connection(u)
+    torch.testing.assert_close(got, expected)
+
+
+def test_free_linear_momentum_form_is_a_sum_over_heads(make):
+    """Token by token from docs/linear.md, three heads of two features."""
+    oracle = make("linear-symp-exp-euler", n_head=3)
+    x, y = tokens(), tokens(1)
+    field = oracle(x, Recorder(None))
+    velocity, force = field.velocity(y), field.force(y)
+    query, key = (w.unflatten(0, (3, 2)) for w in oracle.qk.weight.chunk(2))
+    mobility = oracle.mobility.weight.unflatten(0, (3, 2))
+    for i in range(9):
+        expected_velocity, expected_force = torch.zeros(2, D), x[:, i] @ oracle.potential.weight.T
+        for W_Q, W_K, U in zip(query, key, mobility, strict=True):
+            S = sum(
+                (x[:, j] @ W_K.T)[:, :, None] * (y[:, j] @ U.T)[:, None, :] for j in range(i + 1)
+            ) / (math.sqrt(2) * (i + 1))
+            expected_velocity = expected_velocity + ((x[:, i] @ W_Q.T)[:, None] @ S)[:, 0] @ U
+            expected_force = expected_force - (S @ (y[:, i] @ U.T)[..., None])[..., 0] @ W_Q
+        torch.testing.assert_close(velocity[:, i], expected_velocity)
+        torch.testing.assert_close(force[:, i], expected_force)
+
+
+def test_free_linear_attention_is_averaged_over_the_prefix(make):
+    oracle = make("linear-gpt", n_head=2)
+    x = tokens()
+    q, k, v = (
+        part.unflatten(-1, (2, 3)).transpose(1, 2)
+        for part in (x @ oracle.qkv.weight.T).chunk(3, -1)
+    )
+    mean = (q @ k.mT / math.sqrt(3)).tril() @ v / torch.arange(1, 10)[:, None]
+    expected = mean.transpose(1, 2).flatten(-2) @ oracle.out.weight.T
+    torch.testing.assert_close(oracle(x, Recorder(None)).attention(), expected)
+
+
+@pytest.mark.parametrize("preset", ["linear-gpt", "linear-symp-r2", "linear-symp-tao"])
+def test_the_state_of_linear_attention_does_not_grow(preset, tiny):
+    model = sf.build(tiny(preset))
+    ids = torch.randint(0, 37, (2, 20))
+    sizes = [[e.shape for e in model(ids[:, :n]).cache.entries] for n in (1, 20)]
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("preset", ["gpt", "yurii"])
+def test_euler_splitting_adds_both_oracles_at_one_point(preset, tiny):
+    model = sf.build(tiny(f"{preset}-euler")).double()
+    block, past = model.blocks[0], Recorder(None)
+    stream = model.inputs(torch.randint(0, 37, (2, 7)), past)
+    part = block.attention
+    at = part.norm(stream.x) if preset == "gpt" else part.look(stream.x, stream.p)
+    both = part.oracle.attention(at, past).attention() + part.oracle.mlp(at)
+    step = both if preset == "gpt" else part.norm_v(part.propose(stream.p, both))
+    torch.testing.assert_close(block(stream, Recorder(None)).x, stream.x + step)
+
+
+def test_rivals_are_yurii_with_one_change(tiny):
+    """Polyak does not look ahead; triple momentum moves by ν v, with ν = 1 as YuriiFormer."""
+    ids = torch.randint(0, 37, (2, 7))
+    yurii, polyak, tmm = (sf.build(tiny(n)).double() for n in ("yurii", "polyak", "tmm"))
+    state = yurii.state_dict()
+    tmm.load_state_dict(state, strict=False)
+    torch.testing.assert_close(tmm(ids).logits, yurii(ids).logits)
+    with torch.no_grad():
+        tmm.blocks[0].mlp.nu.raw.fill_(3.0)
+    assert (tmm(ids).logits - yurii(ids).logits).abs().max() > 1e-5
+    polyak.load_state_dict({k: v for k, v in state.items() if ".mu." not in k})
+    with torch.no_grad():
+        for name, p in yurii.named_parameters():
+            if ".mu." in name:
+                p.fill_(-1e3)
+    torch.testing.assert_close(polyak(ids).logits, yurii(ids).logits)
