@@ -27,7 +27,6 @@ class Tao(Scheme):
     order = 2
     evaluations = 4
     copies_state = True
-    copies_state = True
 
     def init(self, state: State) -> State:
         """The second copy starts where the first does."""
