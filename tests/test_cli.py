@@ -38,13 +38,36 @@ def test_train_eval_generate_resume_audit(tmp_path, capsys):
     assert run("train", "symp-r2", "--out", out, *FAST) == 0
     assert "nats/token" in capsys.readouterr().out
     assert run("train", "--resume", out) == 0
+    capsys.readouterr()
     assert run("eval", out) == 0
-    found = json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))
+    found = json.loads(capsys.readouterr().out)
     assert found["loss"] > found["floor"] > 0
     assert run("generate", out, "--prompt", "once upon a time", "--max-new-tokens", "5") == 0
     assert capsys.readouterr().out.lower().startswith("once upon a time")
     assert run("audit", out, "--length", "16") == 0
     assert "CAUSAL" in capsys.readouterr().out
+
+
+def test_more_loops_than_in_training(tmp_path, capsys):
+    out = tmp_path / "run"
+    looped = [*FAST, "--n-layer", "2", "--set", "unique_layers=1"]
+    assert run("train", "symp-h0", "--out", out, *looped) == 0
+    losses = []
+    for loops in (2, 5):
+        capsys.readouterr()
+        assert run("eval", out, "--loops", loops) == 0
+        losses.append(json.loads(capsys.readouterr().out)["loss"])
+    assert losses[0] != losses[1]
+    assert run("eval", out, "--loops", 0) == 2
+
+
+def test_lab(tmp_path, capsys):
+    small = ["--particles", "4", "--steps", "64", "128", "256"]
+    assert run("lab", "orders", "--out", tmp_path, *small) == 0
+    assert "holds" in capsys.readouterr().out
+    for suffix in ("npz", "json", "png", "svg"):
+        assert (tmp_path / f"orders.{suffix}").stat().st_size > 0
+    assert run("lab", "order", "--out", tmp_path) == 2
 
 
 def test_compare_extends_and_reports(tmp_path, capsys):

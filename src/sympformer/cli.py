@@ -1,283 +1,23 @@
 """The command line: parses, calls, prints."""
 
-import json
 import sys
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
-from tyro.conf import Positional, arg
 
+from sympformer.commands import COMMANDS, Flat
 from sympformer.errors import InputError
-from sympformer.model import PRESETS, ModelConfig, build
-from sympformer.train import DataConfig, Progress, RunConfig, TrainConfig, load_model
-
-COMPARED = ("gpt", "gpt-untied", "yurii", "symp-h0", "symp-r2", "symp-exp-euler")
-
-
-@dataclass(frozen=True)
-class Size:
-    """Size of the model."""
-
-    n_layer: int = 4
-    """Layers."""
-    n_head: int = 4
-    """Attention heads."""
-    n_embd: int = 64
-    """Model dimension."""
-    block_size: int = 128
-    """Context, in tokens."""
-
-
-Flat = arg(name="")
-Set = Annotated[tuple[str, ...], arg(metavar="[OPTION=VALUE ...]")]
-
-
-@dataclass(frozen=True)
-class Presets:
-    """List the architectures, one line each."""
-
-    json: bool = False
-    """Print JSON."""
-
-    def run(self) -> int:
-        """List them."""
-        if self.json:
-            print(json.dumps({name: preset.summary for name, preset in PRESETS.items()}, indent=2))
-        else:
-            width = max(map(len, PRESETS))
-            for name, preset in PRESETS.items():
-                print(f"{name:<{width}}  {preset.summary}")
-        return 0
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train one model, or resume a run."""
-
-    preset: Positional[str] = "symp-r2"
-    """Architecture; `sympformer presets` lists them."""
-    out: Path | None = None
-    """Run folder; runs/PRESET-sSEED if not given."""
-    resume: Path | None = None
-    """Run folder to continue; its own configuration is used."""
-    set: Set = ()
-    """Other options of the architecture, e.g. --set lookahead=true heads=averaged."""
-    size: Annotated[Size, Flat] = field(default_factory=Size)
-    data: Annotated[DataConfig, Flat] = field(default_factory=DataConfig)
-    train: Annotated[TrainConfig, Flat] = field(default_factory=TrainConfig)
-
-    def run(self) -> int:
-        """Train."""
-        from sympformer.train.loop import train
-
-        console = Console(stderr=True)
-        if self.resume is not None:
-            config, folder = RunConfig.load(self.resume / "config.toml"), self.resume
-            corpus = _corpus(config.data, console)
-        else:
-            corpus = _corpus(self.data, console)
-            config = _config(self.preset, self.size, self.set, self.data, self.train, corpus)
-            folder = self.out or Path("runs") / f"{self.preset}-s{self.train.seed}"
-        summary = train(
-            config, corpus, folder, resume=self.resume is not None, progress=Progress(console)
-        )
-        print(f"{folder}: validation loss {summary['final_loss']:.4f} nats/token")
-        return _verdict(summary["audit"])
-
-
-@dataclass(frozen=True)
-class Compare:
-    """Train several presets alike, audit each, print a table and draw their losses."""
-
-    presets: tuple[str, ...] = COMPARED
-    """Architectures."""
-    seeds: tuple[int, ...] = (0,)
-    """Seeds; each is used for the weights and for the data of every preset."""
-    baseline: str = "gpt"
-    """Preset that the others are compared with."""
-    out: Path = Path("runs/compare")
-    """Folder of the runs and the report; finished runs in it are kept, unfinished ones resumed."""
-    set: Set = ()
-    """Other options of every architecture, e.g. --set heads=averaged."""
-    size: Annotated[Size, Flat] = field(default_factory=Size)
-    data: Annotated[DataConfig, Flat] = field(default_factory=DataConfig)
-    train: Annotated[TrainConfig, Flat] = field(default_factory=TrainConfig)
-
-    def run(self) -> int:
-        """Compare."""
-        from sympformer.study import compare, load_results, print_table, write_report
-
-        console = Console(stderr=True)
-        for preset in self.presets:  # refuse a misspelt name before any data is prepared
-            ModelConfig.preset(preset)
-        if (self.train.seed, self.train.data_seed) != (0, 0):
-            raise InputError("compare takes --seeds, which set the seed and the data seed of a run")
-        corpus = _corpus(self.data, console)
-        configs = [
-            _config(
-                preset,
-                self.size,
-                self.set,
-                self.data,
-                TrainConfig(**{**asdict(self.train), "seed": seed, "data_seed": seed}),
-                corpus,
-            )
-            for seed in self.seeds
-            for preset in self.presets
-        ]
-        results = load_results(compare(configs, corpus, self.out, Progress(console)))
-        paths = write_report(results, self.out, baseline=self.baseline)
-        print_table(results, baseline=self.baseline)
-        print("written: " + ", ".join(map(str, paths)))
-        return 0
-
-
-@dataclass(frozen=True)
-class Report:
-    """Write the table and the figure of runs that are already there."""
-
-    folder: Positional[Path]
-    """Folder whose subfolders are runs."""
-    baseline: str = "gpt"
-    """Preset that the others are compared with."""
-
-    def run(self) -> int:
-        """Report."""
-        from sympformer.study import load_results, print_table, write_report
-
-        results = load_results(self.folder)
-        paths = write_report(results, self.folder, baseline=self.baseline)
-        print_table(results, baseline=self.baseline)
-        print("written: " + ", ".join(map(str, paths)))
-        return 0
-
-
-@dataclass(frozen=True)
-class Eval:
-    """Measure a trained model's loss on its validation text."""
-
-    run_folder: Positional[Path]
-    """Run folder."""
-    blocks: int | None = None
-    """Validation blocks; all if not given."""
-
-    def run(self) -> int:
-        """Evaluate."""
-        from sympformer.data import valid_blocks
-        from sympformer.train import evaluate
-
-        model = load_model(self.run_folder)
-        config = RunConfig.load(self.run_folder / "config.toml")
-        corpus = _corpus(config.data, Console(stderr=True))
-        blocks = valid_blocks(
-            corpus.valid, config.model.block_size, config.train.batch_size, self.blocks
-        )
-        print(json.dumps(asdict(evaluate(model, blocks, corpus.floor)), indent=2))
-        return 0
-
-
-@dataclass(frozen=True)
-class Generate:
-    """Continue a prompt with a trained model."""
-
-    run_folder: Positional[Path]
-    """Run folder."""
-    prompt: str | None = None
-    """Text to continue; without it, a new document."""
-    max_new_tokens: int = 100
-    """Tokens to add; fewer if the block size is reached."""
-    temperature: float = 0.8
-    """0 always takes the most likely token."""
-    top_k: int | None = None
-    """Sample among the k most likely tokens only."""
-    seed: int = 0
-    """Seed of the sampling."""
-
-    def run(self) -> int:
-        """Generate."""
-        from sympformer.data import load_tokenizer
-        from sympformer.train.sample import continue_text
-
-        model, tokenizer = load_model(self.run_folder), load_tokenizer(self.run_folder)
-        print(
-            continue_text(
-                model,
-                tokenizer,
-                self.prompt,
-                max_new_tokens=self.max_new_tokens,
-                temperature=self.temperature,
-                top_k=self.top_k,
-                seed=self.seed,
-            )
-        )
-        return 0
-
-
-@dataclass(frozen=True)
-class Audit:
-    """Does any output depend on a later token? Exit code 1 if so."""
-
-    target: Positional[str]
-    """A preset, or the run folder (or its model.safetensors) of a trained model."""
-    length: int = 64
-    """Tokens in the audited sequences."""
-    json: bool = False
-    """Print JSON."""
-    set: Set = ()
-    """Other options of the architecture, e.g. --set causality=joint."""
-
-    def run(self) -> int:
-        """Audit."""
-        from sympformer.causality import audit
-
-        if Path(self.target).exists():
-            model = load_model(self.target)
-        else:
-            size = {**asdict(Size()), "block_size": max(128, self.length), "vocab_size": 256}
-            model = build(ModelConfig.preset(self.target, **{**size, **_overrides(self.set)}))
-        report = audit(model, length=self.length)
-        print(json.dumps(report.to_dict(), indent=2) if self.json else report)
-        return 0 if report.passed else 1
-
-
-@dataclass(frozen=True)
-class Data:
-    """Prepare a corpus and show what is in it."""
-
-    data: Annotated[DataConfig, Flat] = field(default_factory=DataConfig)
-
-    def run(self) -> int:
-        """Prepare."""
-        from sympformer.data import preview, summary
-
-        corpus = _corpus(self.data, Console(stderr=True))
-        print(json.dumps(summary(corpus), indent=2))
-        print(preview(corpus))
-        return 0
-
-
-COMMANDS = {
-    "presets": Presets,
-    "train": Train,
-    "compare": Compare,
-    "eval": Eval,
-    "generate": Generate,
-    "audit": Audit,
-    "report": Report,
-    "data": Data,
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return its exit code: 0 done, 2 wrong usage or input, 1 a defect or a leak."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        command = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="sympformer", description=__doc__, args=arguments
-        )
-        return command.run()
+        if arguments[:1] == ["lab"]:
+            return _parse(_experiments(), "sympformer lab", arguments[1:])
+        return _parse(COMMANDS, "sympformer", arguments).run()
     except InputError as error:
         print(f"sympformer: {error}", file=sys.stderr)
         return 2
@@ -286,48 +26,45 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _config(
-    preset: str,
-    size: Size,
-    options: tuple[str, ...],
-    data: DataConfig,
-    train: TrainConfig,
-    corpus: Any,
-) -> RunConfig:
-    fields = {"vocab_size": corpus.tokenizer.vocab_size, **asdict(size), **_overrides(options)}
-    return RunConfig(preset, ModelConfig.preset(preset, **fields), data, train)
-
-
-def _overrides(options: tuple[str, ...]) -> dict[str, Any]:
-    overrides = {}
-    for option in options:
-        name, equals, text = option.partition("=")
-        if not equals:
-            raise InputError(f"--set takes OPTION=VALUE, not {option!r}")
-        try:
-            overrides[name] = json.loads(text)
-        except json.JSONDecodeError:
-            overrides[name] = text
-    return overrides
-
-
-def _corpus(data: DataConfig, console: Console) -> Any:
-    from sympformer.data import fables, from_text
-
-    if data.text is None:
-        return fables(train_tokens=data.train_tokens, valid_tokens=data.valid_tokens)
-    return from_text(
-        data.text,
-        data.valid_text,
-        tokenizer=data.tokenizer,
-        separator=data.separator,
-        valid_fraction=data.valid_fraction,
+def _parse(commands: dict[str, Any], program: str, arguments: list[str]) -> Any:
+    return tyro.extras.subcommand_cli_from_dict(
+        commands,
+        prog=program,
+        description="Transformers whose layers are steps of an accelerated flow.",
+        args=arguments,
     )
 
 
-def _verdict(audit: dict[str, Any]) -> int:
-    print(audit["verdict"])
-    return 0 if audit["passed"] else 1
+def _experiments() -> dict[str, Callable[..., int]]:
+    """The particle lab's commands, made from its table."""
+    from sympformer.lab import EXPERIMENTS, perform
+
+    def command(name: str) -> Callable[..., int]:
+        experiment = EXPERIMENTS[name]
+
+        def run(
+            config: Annotated[Any, Flat],
+            out: Path = Path("runs/lab"),
+            animate: bool = False,
+        ) -> int:
+            result = perform(name, config, out, animate)
+            for key, value in result.numbers.items():
+                print(f"{key}: {value:.4g}")
+            for claim in result.claims:
+                print(claim)
+            print(f"written: {out / name}.npz, .json, .png, .svg" + (", .gif" if animate else ""))
+            return 0 if all(claim.holds for claim in result.claims) else 1
+
+        run.__annotations__["config"] = Annotated[experiment.config, Flat]
+        run.__doc__ = f"""{experiment.help[0].upper()}{experiment.help[1:]}.
+
+        Args:
+            out: Folder for data, figure and measured claims.
+            animate: Also write an animation.
+        """
+        return run
+
+    return {name: command(name) for name in EXPERIMENTS}
 
 
 if __name__ == "__main__":
