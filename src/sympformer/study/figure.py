@@ -10,7 +10,7 @@ import numpy as np
 
 from sympformer.files import atomic
 from sympformer.study.results import RunResult
-from sympformer.study.statistics import CONTROL, Summary, summarise
+from sympformer.study.statistics import Summary, control, summarise
 from sympformer.study.table import MARK
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def write_figure(results: Sequence[RunResult], folder: Path, baseline: str) -> l
 
 def _styles(summaries: Sequence[Summary], baseline: str) -> dict[str, dict[str, Any]]:
     """One look a preset; the names in alphabetical order decide, so that figures agree."""
-    fixed = {CONTROL: CONTROL_COLOUR, baseline: BASELINE_COLOUR}
+    fixed = {control(baseline): CONTROL_COLOUR, baseline: BASELINE_COLOUR}
     free = cycle((colour, dash) for dash in ("-", "-.") for colour in COLOURS)
     styles = {}
     for summary in sorted(summaries, key=lambda s: s.preset):

@@ -1,6 +1,6 @@
 """What runs over several seeds say, each preset against a baseline on the same seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +9,19 @@ import scipy
 from sympformer.errors import lookup
 from sympformer.study.results import Curve, RunResult
 
-CONTROL = "gpt-untied"
-"""The preset that has the parameters of the momentum models and none of their dynamics."""
+
+def references(baseline: str, presets: Container[str]) -> list[str]:
+    """What every preset is compared with: the baseline, and its control where there is one.
+
+    The control, `gpt-untied` for `gpt`, has the tables of the momentum models and none of their
+    dynamics.
+    """
+    return [name for name in (baseline, control(baseline)) if name in presets]
+
+
+def control(baseline: str) -> str:
+    """The baseline's control."""
+    return f"{baseline}-untied"
 
 
 @dataclass(frozen=True)
@@ -91,8 +102,7 @@ def summarise(results: Sequence[RunResult], baseline: str) -> list[Summary]:
     for result in results:
         groups.setdefault(result.preset, []).append(result)
     lookup(groups, baseline, "baseline among these runs")
-    references = [name for name in dict.fromkeys((baseline, CONTROL)) if name in groups]
-    summaries = [_summary(runs, groups, baseline, references) for runs in groups.values()]
+    summaries = [_summary(runs, groups, baseline) for runs in groups.values()]
     return sorted(
         summaries, key=lambda s: (s.preset != baseline, bool(s.faults), s.final_loss.mean, s.preset)
     )
@@ -114,7 +124,6 @@ def _summary(
     runs: list[RunResult],
     groups: dict[str, list[RunResult]],
     baseline: str,
-    references: list[str],
 ) -> Summary:
     preset = runs[0].preset
     final = _final_losses(runs)
@@ -130,7 +139,7 @@ def _summary(
         best_loss=Mean.of([run.best_loss for run in runs]),
         differences={
             name: Difference.paired(final, _final_losses(groups[name]))
-            for name in references
+            for name in references(baseline, groups)
             if name != preset
         },
         gap=float(np.mean(gaps)) if len(gaps) == len(runs) else None,

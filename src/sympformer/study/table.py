@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from sympformer.study.results import RunResult
-from sympformer.study.statistics import CONTROL, Difference, Mean, Summary, summarise
+from sympformer.study.statistics import Difference, Mean, Summary, references, summarise
 
 MARK = "†"
 NONE = "-"
@@ -36,20 +36,20 @@ class Table:
         """
         summaries = summarise(results, baseline)
         presets = {summary.preset for summary in summaries}
-        references = [name for name in dict.fromkeys((baseline, CONTROL)) if name in presets]
+        compared = references(baseline, presets)
         return cls(
             columns=(
                 "model",
                 "params",
                 "final loss",
                 "best loss",
-                *(f"vs {name}" for name in references),
+                *(f"vs {name}" for name in compared),
                 "above floor",
                 f"steps to {baseline}",
                 "tokens/s",
                 "audit",
             ),
-            rows=tuple(_row(summary, references) for summary in summaries),
+            rows=tuple(_row(summary, compared) for summary in summaries),
             marked=frozenset(i for i, summary in enumerate(summaries) if summary.faults),
             caption=_caption(results),
             notes=tuple(_notes(results, summaries, baseline)),
@@ -107,14 +107,14 @@ class Table:
         return json.dumps(content, indent=2) + "\n"
 
 
-def _row(summary: Summary, references: Sequence[str]) -> tuple[str, ...]:
+def _row(summary: Summary, compared: Sequence[str]) -> tuple[str, ...]:
     steps = summary.steps_to_baseline
     return (
         summary.preset + (f" {MARK}" if summary.faults else ""),
         _count(summary.parameters),
         _mean(summary.final_loss),
         _mean(summary.best_loss),
-        *(_difference(summary.differences.get(name)) for name in references),
+        *(_difference(summary.differences.get(name)) for name in compared),
         NONE if summary.gap is None else f"{summary.gap:+.4f}",
         NONE if steps is None else f"{steps:.0f}",
         f"{summary.tokens_per_second:,.0f} ({summary.speed:.2f}x)",
