@@ -62,6 +62,13 @@ def test_seeds_that_cannot_be_paired_are_told(write_run):
     assert cells(table, row)["steps to gpt"] == "-"
 
 
+def test_a_target_that_is_never_reached_is_told(write_run):
+    runs = [RunResult.load(write_run("gpt")), RunResult.load(write_run("slow", final=2.5))]
+    table = Table.of(runs, "gpt")
+    assert cells(table, 1)["steps to gpt"] == "never"
+    assert any(note.startswith("never: ") for note in table.notes)
+
+
 def test_runs_under_other_conditions_are_told(write_run):
     runs = [RunResult.load(write_run("gpt")), RunResult.load(write_run("a", corpus="tales"))]
     table = Table.of(runs, "gpt")

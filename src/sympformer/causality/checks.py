@@ -14,8 +14,10 @@ from sympformer.causality.report import Finding, Report
 from sympformer.errors import InputError
 
 SCALES = (0.5, 1.0, 2.0)
+"""Of the redrawn weights; the model's own weights are audited too."""
 SEQUENCES = 2
 POSITIONS = 8
+"""Tokens or outputs that a check tries with each set of weights, drawn anew every time."""
 
 
 def audit(

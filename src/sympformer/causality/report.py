@@ -8,7 +8,7 @@ from typing import Any
 # operations on the same numbers: the difference is zero, or rounding (1e-16) grown by the layers.
 CAUSAL_TOLERANCE = 1e-10
 # A prefix or a cached step has another shape, so sums run in another order, some of them in
-# float32 where a model insists on it; large weights amplify that. Real faults are above 1e-3.
+# float32 where a model insists on it, and large weights amplify the rounding.
 SHAPE_TOLERANCE = 1e-6
 
 

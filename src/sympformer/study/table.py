@@ -14,6 +14,7 @@ from sympformer.study.statistics import Difference, Mean, Summary, references, s
 
 MARK = "†"
 NONE = "-"
+NEVER = "never"
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Table:
 
 
 def _row(summary: Summary, compared: Sequence[str]) -> tuple[str, ...]:
-    steps = summary.steps_to_baseline
+    steps, paired = summary.steps_to_baseline, summary.differences.get(references[0])
     return (
         summary.preset + (f" {MARK}" if summary.faults else ""),
         _count(summary.parameters),
@@ -116,7 +117,7 @@ def _row(summary: Summary, compared: Sequence[str]) -> tuple[str, ...]:
         _mean(summary.best_loss),
         *(_difference(summary.differences.get(name)) for name in compared),
         NONE if summary.gap is None else f"{summary.gap:+.4f}",
-        NONE if steps is None else f"{steps:.0f}",
+        f"{steps:.0f}" if steps is not None else NEVER if paired else NONE,
         f"{summary.tokens_per_second:,.0f} ({summary.speed:.2f}x)",
         "LEAKS" if summary.leaks else "FAILED" if summary.faults else "passed",
     )
@@ -180,6 +181,8 @@ def _notes(
     ):
         if len(distinct) > 1:
             yield f"The runs differ in {what}, so their losses cannot be compared."
+    if any(s.steps_to_baseline is None and s.differences.get(baseline) for s in summaries):
+        yield f"{NEVER}: at least one seed did not reach the final loss of {baseline}."
     seeds = {result.seed for result in results}
     for summary in summaries:
         if set(summary.seeds) != seeds:
