@@ -109,7 +109,7 @@ class Table:
 
 
 def _row(summary: Summary, compared: Sequence[str]) -> tuple[str, ...]:
-    steps, paired = summary.steps_to_baseline, summary.differences.get(references[0])
+    steps, paired = summary.steps_to_baseline, summary.differences.get(compared[0])
     return (
         summary.preset + (f" {MARK}" if summary.faults else ""),
         _count(summary.parameters),
