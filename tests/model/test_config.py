@@ -59,6 +59,8 @@ def test_joint_is_marked_as_leaking():
         ("linear-symp-r2", {"ridge": "small"}, "greater than 0"),
         ("symp-r2", {"geometry": "tied"}, "n_head = 1"),
         ("symp-r2", {"geometry": "tied", "n_head": 1, "heads": "averaged"}, "geometry 'free'"),
+        ("symp-h0", {"initial_step": 0.1}, "form 'momentum'"),
+        ("symp-ab2", {"initial_step": -0.1}, "greater than 0"),
         ("gpt", {"token_shift": True}, "tie_embeddings = false"),
         ("yurii", {"initial_momentum": "difference"}, "tie_embeddings = false"),
         ("gpt-untied", {"initial_momentum": "difference"}, "dynamics"),

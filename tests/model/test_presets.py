@@ -20,7 +20,7 @@ VARIANTS = [
     ("symp-r2", {"geometry": "tied", "n_head": 1}),
     ("linear-symp-exp-euler", {"geometry": "tied", "n_head": 1}),
     ("linear-symp-r2", {"geometry": "tied", "n_head": 1}),
-    ("linear-symp-r2", {"heads": "averaged", "ridge": 0.1}),
+    ("linear-symp-r2", {"heads": "averaged", "ridge": 1.0}),
     ("symp-ab2", {"unique_layers": 1}),
     ("yurii", {"injection": True, "initial_momentum": "zero"}),
     ("symp-r2", {"initial_momentum": "difference", "tie_embeddings": False, "token_shift": True}),

@@ -33,9 +33,11 @@ class ModelConfig:
     """SympFormer in momentum form (S') or in velocity form (U)."""
     scheme: str = "exp-euler"
     """Time discretisation of the momentum form, one of `sympformer.dynamics.schemes()`."""
+    initial_step: float = 0.3
+    """Step sizes that the momentum form starts with; each layer learns its own."""
     connection: Literal["none", "incoming", "proposal"] = "none"
     """Where the velocity form evaluates the geodesic term: nowhere, on u, or on the proposal."""
-    ridge: float = 1.0
+    ridge: float = 0.1
     """Share λ of the identity in the metric of linear attention, which bounds its connection."""
     geometry: Literal["free", "tied"] = "free"
     """Free projections, or one head with A symmetric, B positive definite and V = B A."""
@@ -111,6 +113,7 @@ class ModelConfig:
             "mlp_velocity": (symp, "dynamics 'symp'"),
             "splitting": (not symp, "another dynamics than 'symp'"),
             "scheme": (momentum, "dynamics 'symp' and form 'momentum'"),
+            "initial_step": (momentum, "dynamics 'symp' and form 'momentum'"),
             "damping": (momentum, "dynamics 'symp' and form 'momentum'"),
             "normalizer": (
                 momentum and softmax,

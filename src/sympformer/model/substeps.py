@@ -86,7 +86,7 @@ class MomentumAttention(nn.Module):
         self.oracle = attention_oracle(config)
         self.mu = Scalar(0.05, "unit") if config.lookahead else None
         self.scheme, self.damping = SCHEMES[config.scheme], config.damping
-        h = 0.3 if self.scheme.order == 1 else 0.01
+        h = config.initial_step
         self.h_x, self.h_p = Scalar(h, "positive"), Scalar(h, "positive")
         coefficients = {
             "constant": {"alpha": 1.0},
