@@ -78,6 +78,14 @@ class Vanishing(Toy):
         return h + (following - following.detach())
 
 
+class Padded(Rounded):
+    """The last id is masked by a huge constant, which dwarfs the leak."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits = super().forward(tokens)
+        return torch.cat([1e-3 * logits[..., :-1], torch.full_like(logits[..., :1], -1e12)], dim=-1)
+
+
 class LengthNormalised(Toy):
     """As with z divided by T: later tokens change nothing, their number does."""
 
@@ -86,7 +94,7 @@ class LengthNormalised(Toy):
 
 
 class Exploding(Toy):
-    """Finite with its own weights, infinite with large ones."""
+    """Small with its own weights, huge with larger ones, infinite with large ones."""
 
     def __init__(self):
         super().__init__()
@@ -196,8 +204,9 @@ def test_a_leak_behind_a_closed_gate_shows_with_other_weights_only():
     assert report.influence.weights.startswith("redrawn")
 
 
-def test_a_leak_without_gradient_is_caught():
-    report = audit(fresh(Rounded), length=16)
+@pytest.mark.parametrize("kind", [Rounded, Padded])
+def test_a_leak_without_gradient_is_caught(kind: type[Toy]):
+    report = audit(fresh(kind), length=16)
     assert report.max_future_gradient == 0
     assert not report.causal
 
@@ -228,7 +237,7 @@ def test_a_wrong_cache_is_caught(kind: type[Toy]):
 
 def test_infinite_outputs_are_never_passed():
     report = audit(fresh(Exploding), length=16)
-    assert report.nonfinite == ("redrawn at scale 2",)
+    assert report.nonfinite == ("redrawn at scale 1", "redrawn at scale 2")
     assert not report.causal
     assert report.verdict.startswith("UNDECIDED")
 

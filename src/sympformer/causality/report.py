@@ -30,11 +30,11 @@ class Finding:
 class Report:
     """What the audit measured; `str()` of it is meant for people, `to_dict()` for JSON.
 
-    Influences and differences are in standard deviations of the logits; gradients are relative to
-    the largest gradient on a visible token. A finding is None where there was nothing to measure:
-    `gradient` if no `nn.Embedding` receives the tokens, `cache` if the model has none. `nonfinite`
-    names the weights with NaN or infinite outputs: nothing is proved there, so the model does not
-    count as causal.
+    Influences and differences are in standard deviations of a logit over the positions; gradients
+    are relative to the largest gradient on a visible token. A finding is None where there was
+    nothing to measure: `gradient` if no `nn.Embedding` receives the tokens, `cache` if the model
+    has none. `nonfinite` names the weights with outputs that are NaN, infinite, or too large to be
+    compared: nothing is proved there, so the model does not count as causal.
     """
 
     length: int
