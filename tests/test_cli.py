@@ -94,6 +94,30 @@ def test_compare_on_text(tmp_path, capsys):
     assert "gpt-untied" in (tmp_path / "o" / "table.md").read_text()
 
 
+def test_compare_from_a_file(tmp_path, capsys):
+    """The file gives the defaults, the command line overrides them, the scale shrinks them."""
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        """
+        presets = ["gpt", "symp-exp-euler"]
+        baseline = "gpt"
+        seeds = [0]
+        model = { n_layer = 1, n_head = 2, n_embd = 16, block_size = 32, heads = "averaged" }
+        model_of = { symp-exp-euler = { initial_step = 0.1 } }
+        data = { train_tokens = 6000, valid_tokens = 2000 }
+        train = { steps = 40, batch_size = 4, warmup = 2, eval_every = 20, eval_blocks = 8 }
+        """
+    )
+    out = tmp_path / "out"
+    options = ["--config", plan, "--scale", 0.1, "--batch-size", 2, "--out", out]
+    assert run("compare", *options) == 0
+    config = (out / "symp-exp-euler-s0" / "config.toml").read_text()
+    for line in ("initial_step = 0.1", "steps = 4", "batch_size = 2", 'heads = "averaged"'):
+        assert line in config
+    assert run("compare", "--config", tmp_path / "none.toml") == 2
+    assert "none.toml" in capsys.readouterr().err
+
+
 def test_audit_of_a_leak(capsys):
     assert run("audit", "symp-h0", "--length", "12", "--set", "causality=joint", "--json") == 1
     assert json.loads(capsys.readouterr().out)["causal"] is False

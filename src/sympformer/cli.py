@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from sympformer.commands import COMMANDS, Flat
+from sympformer.commands import COMMANDS, Compare, Flat
 from sympformer.errors import InputError
 
 
@@ -17,6 +17,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if arguments[:1] == ["lab"]:
             return _parse(_experiments(), "sympformer lab", arguments[1:])
+        if arguments[:1] == ["compare"] and (file := _config_file(arguments)) is not None:
+            return tyro.cli(
+                Compare, prog="sympformer compare", default=Compare.load(file), args=arguments[1:]
+            ).run()
         return _parse(COMMANDS, "sympformer", arguments).run()
     except InputError as error:
         print(f"sympformer: {error}", file=sys.stderr)
@@ -33,6 +37,15 @@ def _parse(commands: dict[str, Any], program: str, arguments: list[str]) -> Any:
         description="Transformers whose layers are steps of an accelerated flow.",
         args=arguments,
     )
+
+
+def _config_file(arguments: list[str]) -> Path | None:
+    """The file named by --config, whose values become the defaults of the other options."""
+    for i, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name == "--config":
+            return Path(value or "".join(arguments[i + 1 : i + 2]))
+    return None
 
 
 def _experiments() -> dict[str, Callable[..., int]]:

@@ -3,8 +3,9 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
+import tyro
 from rich.console import Console
 from tyro.conf import Positional, arg
 
@@ -27,6 +28,12 @@ class Size:
     """Model dimension."""
     block_size: int = 128
     """Context, in tokens."""
+    vocab_size: int | None = None
+    """Token ids; as many as the tokenizer has if not given."""
+
+    def fields(self) -> dict[str, int]:
+        """The sizes that are given."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 Flat = arg(name="")
@@ -98,34 +105,59 @@ class Compare:
     """Preset that the others are compared with."""
     out: Path = Path("runs/compare")
     """Folder of the runs and the report; finished runs in it are kept, unfinished ones resumed."""
+    config: Path | None = None
+    """TOML file that gives the defaults of all other options; configs/ holds examples."""
+    scale: float = 1.0
+    """Share of the training tokens, to try a large comparison on a small machine."""
     set: Set = ()
     """Other options of every architecture, e.g. --set heads=averaged."""
     size: Annotated[Size, Flat] = field(default_factory=Size)
     data: Annotated[DataConfig, Flat] = field(default_factory=DataConfig)
     train: Annotated[TrainConfig, Flat] = field(default_factory=TrainConfig)
+    model_of: tyro.conf.Suppress[dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """Options of single presets, which only a file can give."""
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The defaults in a TOML file (see `sympformer.study.Plan`)."""
+        from sympformer.study import Plan
+
+        plan = Plan.load(path)
+        sizes = {name: plan.model[name] for name in asdict(Size()) if name in plan.model}
+        others = {name: value for name, value in plan.model.items() if name not in sizes}
+        return cls(
+            presets=plan.presets,
+            seeds=plan.seeds,
+            baseline=plan.baseline,
+            config=path,
+            set=tuple(f"{name}={json.dumps(value)}" for name, value in others.items()),
+            size=Size(**sizes),
+            data=plan.data,
+            train=plan.train,
+            model_of={preset: dict(options) for preset, options in plan.model_of.items()},
+        )
+
+    def plan(self) -> Any:
+        """What is to be trained."""
+        from sympformer.study import Plan
+
+        if (self.train.seed, self.train.data_seed) != (0, 0):
+            raise InputError("compare takes --seeds, which set the seed and the data seed of a run")
+        model = {**self.size.fields(), **_overrides(self.set)}
+        plan = Plan(
+            self.presets, self.baseline, self.seeds, model, self.data, self.train, self.model_of
+        )
+        return plan.scaled(self.scale)
 
     def run(self) -> int:
         """Compare."""
         from sympformer.study import compare, load_results, print_table, write_report
 
         console = Console(stderr=True)
-        for preset in self.presets:  # refuse a misspelt name before any data is prepared
-            ModelConfig.preset(preset)
-        if (self.train.seed, self.train.data_seed) != (0, 0):
-            raise InputError("compare takes --seeds, which set the seed and the data seed of a run")
+        plan = self.plan()
+        plan.runs(vocab_size=2)  # refuse what makes no sense before any data is prepared
         corpus = _corpus(self.data, console)
-        configs = [
-            _config(
-                preset,
-                self.size,
-                self.set,
-                self.data,
-                TrainConfig(**{**asdict(self.train), "seed": seed, "data_seed": seed}),
-                corpus,
-            )
-            for seed in self.seeds
-            for preset in self.presets
-        ]
+        configs = plan.runs(corpus.tokenizer.vocab_size)
         results = load_results(compare(configs, corpus, self.out, Progress(console)))
         paths = write_report(results, self.out, baseline=self.baseline)
         print_table(results, baseline=self.baseline)
@@ -238,7 +270,7 @@ class Audit:
         if Path(self.target).exists():
             model = load_model(self.target)
         else:
-            size = {**asdict(Size()), "block_size": max(128, self.length), "vocab_size": 256}
+            size = {**Size().fields(), "block_size": max(128, self.length), "vocab_size": 256}
             model = build(ModelConfig.preset(self.target, **{**size, **_overrides(self.set)}))
         report = audit(model, length=self.length)
         print(json.dumps(report.to_dict(), indent=2) if self.json else report)
@@ -269,7 +301,7 @@ def _config(
     train: TrainConfig,
     corpus: Any,
 ) -> RunConfig:
-    fields = {"vocab_size": corpus.tokenizer.vocab_size, **asdict(size), **_overrides(options)}
+    fields = {"vocab_size": corpus.tokenizer.vocab_size, **size.fields(), **_overrides(options)}
     return RunConfig(preset, ModelConfig.preset(preset, **fields), data, train)
 
 

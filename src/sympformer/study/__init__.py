@@ -1,12 +1,14 @@
 """Comparisons: train presets alike, test the differences, tabulate and draw them."""
 
 from sympformer.study.compare import compare
+from sympformer.study.plan import Plan
 from sympformer.study.report import print_table, write_report
 from sympformer.study.results import RunResult, load_results
 from sympformer.study.statistics import summarise
 from sympformer.study.table import Table
 
 __all__ = [
+    "Plan",
     "RunResult",
     "Table",
     "compare",

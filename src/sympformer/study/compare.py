@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sympformer.data import Corpus
 from sympformer.errors import InputError
@@ -39,8 +38,3 @@ def compare(
 def run_folder(folder: Path, config: RunConfig) -> Path:
     """Where a comparison keeps this run."""
     return folder / f"{config.preset}-s{config.train.seed}"
-
-
-def paired(config: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Training options of one seed: weights and data both follow it, the preset does not."""
-    return {**config, "seed": seed, "data_seed": seed}

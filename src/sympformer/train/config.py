@@ -73,6 +73,7 @@ class TrainConfig:
     """CPU threads; torch's choice if not given."""
 
     def __post_init__(self):
+        object.__setattr__(self, "betas", tuple(self.betas))  # TOML knows lists only
         for name in ("steps", "batch_size", "accumulation", "eval_every", "eval_blocks"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -108,13 +109,11 @@ class RunConfig:
         """
         try:
             tables = tomllib.loads(path.read_text())
-            train = dict(tables["train"])
-            train["betas"] = tuple(train["betas"])
             return cls(
                 preset=tables["preset"],
                 model=ModelConfig.from_dict(tables["model"]),
-                data=_from_dict(DataConfig, tables.get("data", {})),
-                train=_from_dict(TrainConfig, train),
+                data=from_dict(DataConfig, tables.get("data", {})),
+                train=from_dict(TrainConfig, tables["train"]),
             )
         except FileNotFoundError:
             raise InputError(f"{path} does not exist: is {path.parent} a run folder?") from None
@@ -122,7 +121,8 @@ class RunConfig:
             raise InputError(f"{path} is corrupt ({error}): train again") from None
 
 
-def _from_dict(cls: type, values: dict[str, Any]) -> Any:
+def from_dict(cls: type, values: dict[str, Any]) -> Any:
+    """Build a dataclass from a table of options; refuse unknown ones in one line."""
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for name in values:
         lookup(fields, name, "option")
