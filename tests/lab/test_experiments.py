@@ -18,7 +18,27 @@ SMALL: dict[str, dict] = {
     "ellipse": {"particles": 100, "steps": 40, "seed": 2},
     "orders": {"particles": 4, "dimension": 2, "steps": (32, 64, 128)},
     "conservation": {"particles": 4, "steps": 300},
+    "energy": {"particles": 16, "steps": 800, "conditions": (100.0, 1000.0)},
+    "clusters": {
+        "particles": 16,
+        "starts": 2,
+        "betas": (2.0,),
+        "dimensions": (3,),
+        "steps": 200,
+        "pair_betas": (2.0, 3.0, 4.0),
+    },
+    "decoder": {"particles": 128, "steps": 10},
+    "meanfield": {"particles": (32, 128), "grid": 64, "duration": 0.2, "steps": 20},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """As `perform` does: two threads on so little work mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

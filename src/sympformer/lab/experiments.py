@@ -9,7 +9,7 @@ import torch
 from sympformer.dynamics import DivergenceError
 from sympformer.errors import InputError, lookup
 from sympformer.files import atomic
-from sympformer.lab import conservation, ellipse, orders
+from sympformer.lab import clusters, conservation, decoder, ellipse, energy, meanfield, orders
 from sympformer.lab.record import Experiment, Result, animate, write
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -30,6 +30,30 @@ EXPERIMENTS: dict[str, Experiment] = {
         conservation.run,
         "energy drift, symplecticity, and momentum form against velocity form",
         conservation.draw,
+    ),
+    "energy": Experiment(
+        energy.EnergyConfig,
+        energy.run,
+        "energy along gradient flow and accelerated flow; iterations against condition number",
+        energy.draw,
+    ),
+    "clusters": Experiment(
+        clusters.ClustersConfig,
+        clusters.run,
+        "clusters of tokens on the sphere, and how long they take to merge",
+        clusters.draw,
+    ),
+    "decoder": Experiment(
+        decoder.DecoderConfig,
+        decoder.run,
+        "prefix causality against the exact flow, by position",
+        decoder.draw,
+    ),
+    "meanfield": Experiment(
+        meanfield.MeanfieldConfig,
+        meanfield.run,
+        "particles against the partial differential equations of the density",
+        meanfield.draw,
     ),
 }
 

@@ -240,6 +240,35 @@ class LinearField:
         return torch.cat(parts, -2) / count
 
 
+@dataclass(frozen=True)
+class GradientFlow:
+    """The gradient flow that `flow` accelerates, ẋ = -G⁻¹ δE/δρ: a layer without momentum.
+
+    Its momentum never moves, so that the same schemes step it.
+    """
+
+    flow: SoftmaxFlow | LinearFlow
+
+    def __call__(self, x: Tensor) -> "GradientField":
+        """Evaluate the kernel at x."""
+        return GradientField(self.flow(x))
+
+
+class GradientField:
+    """The field of a gradient flow at x."""
+
+    def __init__(self, at: SoftmaxField | LinearField):
+        self.at = at
+
+    def velocity(self, p: Tensor) -> Tensor:
+        """-G⁻¹ δE/δρ, whatever p."""
+        return self.at.gradient_flow()
+
+    def force(self, p: Tensor) -> Tensor:
+        """Zero."""
+        return torch.zeros_like(p)
+
+
 def softmax_field(
     x: Tensor, p: Tensor, A: Tensor, B: Tensor, causality: Causality = "joint"
 ) -> tuple[Tensor, Tensor]:

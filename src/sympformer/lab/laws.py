@@ -64,6 +64,5 @@ def radii(x: np.ndarray) -> np.ndarray:
 
 def affine_residual(start: np.ndarray, end: np.ndarray) -> float:
     """Relative distance of `end` from the best affine image of `start`."""
-    design = np.column_stack([start, np.ones(len(start))])
-    image = design @ np.linalg.lstsq(design, end, rcond=None)[0]
-    return float(np.linalg.norm(end - image) / np.linalg.norm(end))
+    design = np.linalg.qr(np.column_stack([start, np.ones(len(start))]))[0]
+    return float(np.linalg.norm(end - design @ (design.T @ end)) / np.linalg.norm(end))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.random import Generator
+from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
@@ -67,6 +68,6 @@ def exact(oracle: Oracle, schedule: Damping, start: State, times: Sequence[float
     return [State(*torch.from_numpy(y).reshape(2, *start.x.shape)) for y in path.y.T.copy()]
 
 
-def order(counts: Sequence[float], errors: Sequence[float]) -> float:
+def order(counts: ArrayLike, errors: ArrayLike) -> float:
     """Least-squares slope of -log(error) against log(count)."""
     return float(-np.polyfit(np.log(counts), np.log(errors), 1)[0])

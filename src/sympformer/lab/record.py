@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -50,7 +50,7 @@ class Result:
 
     arrays: dict[str, np.ndarray]
     claims: list[Claim]
-    numbers: dict[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
     frames: dict[str, np.ndarray] = field(default_factory=dict)
     frame_times: np.ndarray = field(default_factory=lambda: np.empty(0))
 
