@@ -35,7 +35,8 @@ def hamiltonian(x, p, A, B):
 
 def test_joint_field_is_hamiltonian():
     x, p, A, B = problem()
-    x.requires_grad_(), p.requires_grad_()
+    x.requires_grad_()
+    p.requires_grad_()
     dx, dp = torch.autograd.grad(hamiltonian(x, p, A, B), (x, p))
     velocity, force = softmax_field(x, p, A, B)
     torch.testing.assert_close(velocity, dp, rtol=1e-12, atol=1e-12)

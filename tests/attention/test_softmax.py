@@ -135,7 +135,8 @@ def test_split_and_resume():
     expected = [whole.velocity(pi), whole.force(pi)]
     first = Recorder(None)
     start = SoftmaxField(q[:, :6], k[:, :6], v[:, :6], scale=0.5, past=first)
-    start.velocity(pi[:, :6]), start.force(pi[:, :6])
+    start.velocity(pi[:, :6])
+    start.force(pi[:, :6])
     rest = SoftmaxField(q[:, 6:], k[:, 6:], v[:, 6:], scale=0.5, past=Recorder(first.cache(6)))
     for got, want in zip([rest.velocity(pi[:, 6:]), rest.force(pi[:, 6:])], expected, strict=True):
         torch.testing.assert_close(got, want[:, 6:])

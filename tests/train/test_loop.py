@@ -172,9 +172,9 @@ def test_a_corrupt_file_is_refused(corpus, config, tmp_path):
     for name in ("checkpoint.pt", "model.safetensors"):
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match="checkpoint.pt is corrupt"):
+    with pytest.raises(InputError, match=r"checkpoint\.pt is corrupt"):
         train(config, corpus, tmp_path, resume=True)
-    with pytest.raises(InputError, match="model.safetensors is corrupt"):
+    with pytest.raises(InputError, match=r"model\.safetensors is corrupt"):
         load_model(tmp_path)
 
 
