@@ -73,6 +73,21 @@ def test_learns(name, dtype, tiny):
     assert losses[-1] < losses[0] - 0.3, losses
 
 
+@pytest.mark.parametrize("variant", VARIANTS[len(sf.presets()) :], ids=label)
+def test_variants_run_in_bfloat16(variant, tiny):
+    name, overrides = variant
+    model = sf.build(tiny(name, **overrides))
+    tokens = torch.randint(0, 37, (4, 17))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(tokens[:, :-1], tokens[:, 1:]).loss
+        start = model(tokens[:, :9])
+        rest = model(tokens[:, 9:], cache=start.cache).logits
+        whole = model(tokens).logits[:, 9:]
+    loss.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    assert (rest - whole).abs().max() < 0.05 * whole.std()
+
+
 @pytest.mark.parametrize("name", sf.presets())
 def test_every_parameter_but_an_idle_one_is_trained(name, tiny):
     """One backward pass reaches every parameter: nothing is carried along for show."""

@@ -29,7 +29,7 @@ def masked(
     """
     product = q @ k.mT
     out = (product.tril() if causality == "prefix" else product) @ v
-    return out if state is None else out + q @ state
+    return out if state is None else out + q @ state.to(q.dtype)
 
 
 def recurrent(
@@ -52,48 +52,65 @@ weighted_sum = masked
 """The form that models use."""
 
 
-def carry(past: Past, k: Tensor, v: Tensor) -> Tensor | None:
-    """Add `Σ_j k_j v_jᵀ` of the new tokens to the sum that earlier ones left; return that sum."""
-    before, new = past.recall(), k.mT @ v
-    past.keep(new if before is None else before + new)
-    return before
+def accumulate(state: Tensor | None, k: Tensor, v: Tensor) -> Tensor:
+    """`state + Σ_j k_j v_jᵀ`, in float32 or better: it sums over all tokens ever seen."""
+    new = (k.mT @ v).to(torch.promote_types(k.dtype, torch.float32))
+    return new if state is None else state + new
 
 
-class LinearField:
+class PrefixMeans:
+    """Means over the visible tokens with the keys `k`, and the states that carry them on."""
+
+    def __init__(self, k: Tensor, causality: Causality, past: Past):
+        self.k, self.past = k, past
+        self.causality: Causality = causality
+        n, dtype = k.shape[-2], torch.promote_types(k.dtype, torch.float32)
+        count = visible_count(n, past.length + n, causality, k.new_empty(0, dtype=dtype))
+        self.share = 1 / count
+
+    def carry(self, v: Tensor) -> Tensor | None:
+        """Add `Σ_j k_j v_jᵀ` of the new tokens to the sum that earlier ones left; return that."""
+        before = self.past.recall()
+        self.past.keep(accumulate(before, self.k, v))
+        return before
+
+    def mean(self, q: Tensor, k: Tensor, v: Tensor, state: Tensor | None) -> Tensor:
+        """`(1/n_i) Σ_j (q_i·k_j) v_j`."""
+        total = weighted_sum(q, k, v, causality=self.causality, state=state)
+        return (self.share * total).to(v.dtype)
+
+
+class LinearField(PrefixMeans):
     """Linear attention at given queries and keys: the kernel is `k_ij = scale · q_i·k_j`."""
 
     def __init__(
         self, q: Tensor, k: Tensor, *, scale: float, causality: Causality = "prefix", past: Past
     ):
-        self.q, self.k, self.past = q, scale * k, past
-        self.causality: Causality = causality
-        self.count = visible_count(q.shape[-2], past.length + q.shape[-2], causality, q)
+        super().__init__(scale * k, causality, past)
+        self.q = q
         self._pi: Tensor | None = None
         self._earlier: Tensor | None = None
 
     def attention(self, v: Tensor) -> Tensor:
         """`(1/n_i) Σ_j k_ij v_j`, plain linear attention."""
-        return self._mean(self.q, self.k, v, carry(self.past, self.k, v))
+        return self.mean(self.q, self.k, v, self.carry(v))
 
     def velocity(self, pi: Tensor) -> Tensor:
         """`q_iᵀS_i / n_i` with `S_i = Σ_j k_j π_jᵀ`, maths.md (L); `pi` is the momentum `U y`."""
-        return self._mean(self.q, self.k, pi, self._state(pi))
+        return self.mean(self.q, self.k, pi, self._state(pi))
 
     def repulsion(self, pi: Tensor) -> Tensor:
         """`S_i π_i / n_i = (1/n_i) Σ_j (π_i·π_j) k_j`; as the query's force it has a minus sign."""
         state = self._state(pi)
-        return self._mean(pi, pi, self.k, None if state is None else state.mT)
+        return self.mean(pi, pi, self.k, None if state is None else state.mT)
 
     def _state(self, pi: Tensor) -> Tensor | None:
         if self._pi is not pi:  # velocity and force of one momentum read one state
-            self._pi, self._earlier = pi, carry(self.past, self.k, pi)
+            self._pi, self._earlier = pi, self.carry(pi)
         return self._earlier
 
-    def _mean(self, q: Tensor, k: Tensor, v: Tensor, state: Tensor | None) -> Tensor:
-        return weighted_sum(q, k, v, causality=self.causality, state=state) / self.count
 
-
-class SteinMetric:
+class SteinMetric(PrefixMeans):
     """The metric of linear attention, `u_i = (1/n_i) Σ_j k_ij π_j + λ π_i`, and its connection.
 
     The kernel is that of the keys, `k_ij = k_i·k_j`: positive semi-definite by construction, so
@@ -118,25 +135,23 @@ class SteinMetric:
         causality: Causality = "prefix",
         past: Past,
     ):
-        self.k, self.ridge, self.past = k, ridge, past
-        self.causality: Causality = causality
-        self.count = visible_count(k.shape[-2], past.length + k.shape[-2], causality, k)
+        super().__init__(k, causality, past)
+        self.ridge = ridge
         # k̇_ij = rate_i · both_j: the state of `both` starts with that of k itself.
         self.both, self.rate = torch.cat([k, ku], dim=-1), torch.cat([ku, k], dim=-1)
         self.earlier = past.recall()
         self.pi = self._momentum(u)
-        new = self.both.mT @ self.pi
-        past.keep(new if self.earlier is None else self.earlier + new)
+        past.keep(accumulate(self.earlier, self.both, self.pi))
 
     def repulsion(self) -> Tensor:
         """`(1/n_i) Σ_j (π_i·π_j) k_j`."""
         state = self._earlier_keys()
-        return self._mean(self.pi, self.pi, self.k, None if state is None else state.mT)
+        return self.mean(self.pi, self.pi, self.k, None if state is None else state.mT)
 
     def connection(self, g: Tensor) -> Tensor:
         """`C_i(u) = (1/n_i) Σ_j (k_ij g_j - k̇_ij π_j) + λ g_i`; `g` is the repulsion, projected."""
-        inertia = self._mean(self.k, self.k, g, carry(self.past, self.k, g)) + self.ridge * g
-        return inertia - self._mean(self.rate, self.both, self.pi, self.earlier)
+        inertia = self.mean(self.k, self.k, g, self.carry(g)) + self.ridge * g
+        return inertia - self.mean(self.rate, self.both, self.pi, self.earlier)
 
     def _momentum(self, u: Tensor) -> Tensor:
         """`π` of `u`: tokens see only earlier ones, so the system is triangular."""
@@ -144,15 +159,12 @@ class SteinMetric:
         with torch.autocast(u.device.type, enabled=False):  # a solve needs full precision
             k, u, state = self.k.to(dtype), u.to(dtype), self._earlier_keys()
             if state is not None:
-                u = u - k @ state.to(dtype) / self.count
-            K = k @ k.mT / self.count
+                u = u - self.share * (k @ state.to(dtype))
+            K = self.share * (k @ k.mT)
             K = K + self.ridge * torch.eye(K.shape[-1], dtype=dtype, device=K.device)
             if self.causality == "joint":
-                return torch.linalg.solve(K, u)
-            return torch.linalg.solve_triangular(K.tril(), u, upper=False)
+                return torch.linalg.solve(K, u).to(self.k.dtype)
+            return torch.linalg.solve_triangular(K.tril(), u, upper=False).to(self.k.dtype)
 
     def _earlier_keys(self) -> Tensor | None:
         return None if self.earlier is None else self.earlier[..., : self.k.shape[-1], :]
-
-    def _mean(self, q: Tensor, k: Tensor, v: Tensor, state: Tensor | None) -> Tensor:
-        return weighted_sum(q, k, v, causality=self.causality, state=state) / self.count

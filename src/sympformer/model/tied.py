@@ -79,10 +79,11 @@ class TiedField:
     def __init__(self, module: TiedAttention, x: Tensor, past: Past):
         self.A, self.L = module.matrices()
         # The values are the covectors A x_j: a force is their mean, a velocity B times it.
+        covector = x @ self.A
         self.field = SoftmaxField(
-            (x @ self.A).unsqueeze(-3),
-            x.unsqueeze(-3),
-            (x @ self.A).unsqueeze(-3),
+            covector.unsqueeze(-3),
+            x.to(covector.dtype).unsqueeze(-3),
+            covector.unsqueeze(-3),
             scale=1.0,
             causality=module.causality,
             normalizer=module.normalizer,
@@ -106,7 +107,7 @@ class TiedField:
         dtype = torch.promote_types(u.dtype, torch.float32)
         with torch.autocast(u.device.type, enabled=False):  # a solve needs full precision
             flat = torch.linalg.solve_triangular(self.L.to(dtype), u.to(dtype).mT, upper=False)
-        s = flat.square().sum(-2)[..., None, :, None]
+        s = flat.square().sum(-2)[..., None, :, None].to(u.dtype)
         c, pull = self.field.connection((u @ self.A).unsqueeze(-3), u.unsqueeze(-3), s)
         return c.squeeze(-3) * u - self._raise(pull.squeeze(-3))
 
