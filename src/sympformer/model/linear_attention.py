@@ -88,9 +88,8 @@ class LinearAttentionField:
 
     def velocity(self, y: Tensor) -> Tensor:
         """`Σ_h U_hᵀ S_i^hᵀ q_i^h / n_i`, maths.md (L): a sum of Stein metrics."""
-        return _pull_back(
-            self.maps.mobility, self.module.merge(self.field.velocity(self._momentum(y)))
-        )
+        velocity = self.module.merge(self.field.velocity(self._momentum(y)))
+        return _pull_back(self.maps.mobility, velocity)
 
     def force(self, y: Tensor) -> Tensor:
         """`V x_i - Σ_h W_Q^hᵀ S_i^h π_i^h / n_i`, maths.md (L)."""
@@ -102,7 +101,7 @@ class LinearAttentionField:
         m, root = self.module, self.module.scale**0.5
         key = root * self.maps.key
         metric = SteinMetric(
-            m.split(F.linear(self.x, key)),
+            self.field.k / root,
             m.split(F.linear(u, key)),
             m.split(u),
             ridge=m.ridge,
@@ -113,7 +112,7 @@ class LinearAttentionField:
         return m.merge(metric.connection(m.split(repulsion)))
 
     def _momentum(self, y: Tensor) -> Tensor:
-        """`U y` by heads, made once for a velocity and a force at one momentum."""
+        """`U y` by heads; made once, so that velocity and force of one `y` share a state."""
         if self._p is not y:
             self._p, self._pi = y, self.module.split(_apply(self.maps.mobility, y))
         return self._pi
