@@ -78,7 +78,7 @@ def run(config: DecoderConfig) -> Result:
         claims += [
             Claim("prefix", f"{name}, moved by later tokens", leak["prefix"], high=1e-12),
             Claim("joint", f"{name}, moved by later tokens", leak["joint"], low=1e-4),
-            Claim("prefix", f"{name}, exponent of 1/i - 1/N", slope, 0.35, 0.65),
+            Claim("prefix", f"{name}, exponent of 1/i - 1/N", slope, 0.25, 0.75),
             Claim("prefix", f"{name}, last token", relative[-1], high=0.1),
         ]
         frames |= {f"{name}, {c}": p[:, 0, :, :2] for c, p in paths.items()}

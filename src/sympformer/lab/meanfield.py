@@ -61,7 +61,7 @@ def run(config: MeanfieldConfig) -> Result:
         "linear": LinearFlow(a, a * b),
         "softmax": SoftmaxFlow(a, b),
     }
-    arrays: dict[str, np.ndarray] = {"x": nodes, "particles": np.array(config.particles)}
+    x
     claims = []
     for name, flow in flows.items():
         density, potential = _solve(name, nodes, config)
@@ -75,7 +75,7 @@ def run(config: MeanfieldConfig) -> Result:
             x, p = path.x[-1, :, 0].numpy(), path.p[-1, :, 0].numpy()
             errors.append([np.abs(distribution(x) - ranks).max(), np.abs(slope(x) - p).mean()])
             arrays[f"{name}: cloud"] = np.stack([x, p])  # the largest N stays
-        arrays |= {f"{name}: density": density(nodes), f"{name}: errors": np.array(errors)}
+        arrays |= {f"{name}: density": density(fine), f"{name}: errors": np.array(errors)}
         source = "Prop. 4.1" if name == "linear" else "Prop. 5.1"
         for k, quantity in enumerate(("ranks", "momenta")):
             error = arrays[f"{name}: errors"][:, k]
