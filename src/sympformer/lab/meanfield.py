@@ -61,7 +61,8 @@ def run(config: MeanfieldConfig) -> Result:
         "linear": LinearFlow(a, a * b),
         "softmax": SoftmaxFlow(a, b),
     }
-    x
+    fine = np.linspace(-REACH, REACH, 401)
+    arrays: dict[str, np.ndarray] = {"x": fine, "particles": np.array(config.particles)}
     claims = []
     for name, flow in flows.items():
         density, potential = _solve(name, nodes, config)
