@@ -56,9 +56,9 @@ def test_every_claim_holds(results, name):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_option_is_documented(name):
-    config, _, text, _ = EXPERIMENTS[name]
+    config = EXPERIMENTS[name].config
     source = inspect.getsource(config)
-    assert text
+    assert EXPERIMENTS[name].help
     for field in fields(config):
         after = source.split(f"    {field.name}: ", 1)[1].split("\n", 1)[1]
         assert after.lstrip().startswith('"""'), field.name
@@ -91,9 +91,18 @@ def test_an_animation_has_all_frames(tmp_path, monkeypatch):
     perform("ellipse", patched.config(), tmp_path, animation=True)
     with Image.open(tmp_path / "ellipse.gif") as movie:
         assert movie.n_frames == 5
-    monkeypatch.setitem(EXPERIMENTS, "ellipse", patched._replace(run=lambda config: Result({}, [])))
-    with pytest.raises(InputError, match="no animation"):
-        perform("ellipse", patched.config(), tmp_path, animation=True)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_animated_experiments_have_frames(results, name, tmp_path):
+    ready, experiment = results[name], EXPERIMENTS[name]
+    assert bool(ready.frames) == experiment.animated
+    for cloud in ready.frames.values():
+        assert cloud.shape[::2] == (len(ready.frame_times), 2)
+    if not experiment.animated:
+        with pytest.raises(InputError, match="no animation; ellipse"):
+            perform(name, experiment.config(), tmp_path, animation=True)
+        assert not list(tmp_path.iterdir())
 
 
 def _figure():
@@ -150,12 +159,31 @@ def test_matrix_files_are_read(tmp_path):
         run(replace(config, A=tmp_path / "none.txt"))
 
 
-def test_too_few_particles():
-    with pytest.raises(InputError, match="dimension 3 needs 8 or more"):
-        EXPERIMENTS["ellipse"].run(EXPERIMENTS["ellipse"].config(particles=5))
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("ellipse", {"particles": 5}, "dimension 3 needs 8 or more"),
+        ("ellipse", {"dimension": 1}, "dimension 2 or more"),
+        ("ellipse", {"laws": ("cauchy",)}, "unknown law 'cauchy'"),
+        ("ellipse", {"scheme": "ab3"}, "did you mean 'ab2'"),
+        ("ellipse", {"duration": 0.0}, "h > 0"),
+        ("orders", {"steps": (32,)}, "two or more different values"),
+        ("orders", {"particles": 0}, "particles must be a number ≥ 1, not 0"),
+        ("orders", {"c_log": -1.0}, "c_log must be a number ≥ 0, not -1"),
+        ("conservation", {"h": float("nan")}, "h must be a number ≥ 0, not nan"),
+        ("energy", {"conditions": (10.0,)}, "two or more condition numbers"),
+        ("clusters", {"dimensions": (1, 2)}, "dimensions ≥ 2"),
+        ("decoder", {"particles": 8}, "32 or more tokens"),
+    ],
+)
+def test_bad_numbers_are_refused_in_one_line(name, options, message, tmp_path):
+    with pytest.raises(InputError, match=message) as caught:
+        perform(name, EXPERIMENTS[name].config(**options), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_claim_says_what_was_wanted():
     assert str(Claim("Prop. 1", "error", 2e-3, high=1e-2)) == "holds  Prop. 1: error: 0.002 ≤ 0.01"
-    assert str(Claim("Prop. 1", "slope", 3.0, 1.8, 2.2)) == "FAILS  Prop. 1: slope: 3 ≥ 1.8 ≤ 2.2"
+    assert str(Claim("Prop. 1", "slope", 3.0, 1.8, 2.2)) == "FAILS  Prop. 1: slope: 3 in [1.8, 2.2]"
     assert not Claim("Prop. 1", "error", float("nan"), high=1.0).holds

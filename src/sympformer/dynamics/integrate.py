@@ -62,8 +62,11 @@ def follow(
     stay, a sphere for instance.
 
     Raises:
+        InputError: a negative number of steps, or a step size that is not positive.
         DivergenceError: the state became non-finite; what was computed is kept in it.
     """
+    if steps < 0 or any(not isinstance(s, Tensor) and not s > 0 for s in split(h)):
+        raise InputError(f"a flow needs steps ≥ 0 and h > 0, not steps = {steps}, h = {h}")
     state, memory, t, h_p = start, scheme.init(start), t0, split(h)[1]
     path: list[State] = []
     for k in range(steps + 1):
@@ -109,8 +112,6 @@ def integrate(
     """
     if x.shape != p.shape:
         raise InputError(f"x and p must have one shape, not {tuple(x.shape)} and {tuple(p.shape)}")
-    if steps < 0 or any(not isinstance(s, Tensor) and not s > 0 for s in split(h)):
-        raise InputError(f"integrate needs steps ≥ 0 and h > 0, not steps={steps}, h={h}")
     build = lookup(SCHEMES, scheme, "scheme") if isinstance(scheme, str) else scheme
     path = follow(build(damping), lambda at: FieldAt(field, at), State(x, p), h, steps, t0)
     return path.x, path.p

@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from sympformer.dynamics import SCHEMES, UNDAMPED, Oracle, Scheme, State, damping, follow
+from sympformer.errors import InputError
 from sympformer.lab.fields import GradientFlow, SoftmaxFlow, VelocityFlow
 from sympformer.lab.problems import order
 from sympformer.lab.record import Claim, Result
@@ -53,7 +54,13 @@ class ClustersConfig:
 
 
 def run(config: ClustersConfig) -> Result:
-    """Follow both flows from rest, for every temperature and dimension."""
+    """Follow both flows from rest, for every temperature and dimension.
+
+    Raises:
+        InputError: no dimension or temperature, or one out of range.
+    """
+    if min(config.dimensions, default=1) < 2 or min(config.betas, default=0) <= 0:
+        raise InputError("clusters needs dimensions ≥ 2 and inverse temperatures β > 0")
     rng, every = np.random.default_rng(config.seed), 10
     times = config.h * every * np.arange(config.steps // every + 1)
     arrays: dict[str, np.ndarray] = {"time": times}

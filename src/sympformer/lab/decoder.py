@@ -47,10 +47,10 @@ def run(config: DecoderConfig) -> Result:
     """Follow the same tokens under either causality.
 
     Raises:
-        InputError: fewer than 32 tokens.
+        InputError: fewer than 32 tokens, or a single dimension.
     """
-    if config.particles < 32:
-        raise InputError("decoder needs 32 tokens or more: the claim is about late positions")
+    if config.particles < 32 or config.dimension < 2:
+        raise InputError("decoder needs 32 or more tokens, for late positions, and dimension ≥ 2")
     rng, d = np.random.default_rng(config.seed), config.dimension
     A, B = positive(rng, d), positive(rng, d)
     x = torch.from_numpy(rng.standard_normal((config.starts, config.particles, d))) / d**0.5

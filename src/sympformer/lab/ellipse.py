@@ -8,6 +8,7 @@ shape is a velocity that is not linear in x_i: softmax attention, or a map that 
 prefix causality, under which each token sees its own past.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,13 +67,15 @@ def run(config: EllipseConfig) -> Result:
         InputError: a matrix is of the wrong kind, or there are too few particles.
     """
     rng, d = np.random.default_rng(config.seed), config.dimension
+    if d < 2 or not config.laws:
+        raise InputError("an ellipse needs dimension 2 or more, and at least one law")
+    if config.particles < 2 * (d + 1):
+        raise InputError(f"{config.particles} particles: dimension {d} needs {2 * (d + 1)} or more")
     A = matrix(config.A, "A", positive(rng, d))
     V = matrix(config.V, "V", symmetric(rng, d))
     C = matrix(config.covariance, "covariance", positive(rng, d) * min(1, 3 / d))
     S = 0.5 * symmetric(rng, d)
     require_definite(covariance=C)
-    if config.particles < 2 * (d + 1):
-        raise InputError(f"{config.particles} particles: dimension {d} needs {2 * (d + 1)} or more")
     direction = rng.standard_normal(d)
     means = {"centred": 0 * direction, "shifted": config.offset * direction}
     means["shifted"] /= np.linalg.norm(direction)
@@ -103,7 +106,7 @@ def run(config: EllipseConfig) -> Result:
         arrays[f"{name}: cloud"] = cloud[[0, -1]]
         if oracle is linear:
             arrays[f"{name}: moment error"] = _moment_errors(linear, x, y, config)
-        if not name.endswith("centred"):
+        if name in _panels(config.laws):
             frames[name] = cloud[..., :2]
     for scheme in SCHEMES:
         cloud = _path(linear, scheme, x, x @ S, config).x.numpy()
@@ -199,6 +202,11 @@ def radial_change(radii: np.ndarray) -> float:
     return float(np.abs(last - first).mean())
 
 
+def _panels(laws: Sequence[str]) -> list[str]:
+    """The cases to show: one law, and three other clouds or flows."""
+    return [f"{laws[0]}, shifted", "cube", "softmax", "prefix"]
+
+
 def draw(result: Result) -> "Figure":
     """Clouds at start and end; radial quantiles; errors over time."""
     from matplotlib.figure import Figure
@@ -206,9 +214,8 @@ def draw(result: Result) -> "Figure":
     arrays = result.arrays
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     axes = figure.subplots(2, 4)
-    laws = [name.removesuffix(": moment error") for name in arrays if "shifted: moment" in name]
-    panels = [laws[0], "cube", "softmax", "prefix"]
-    for axis, quantiles, name in zip(axes[0], axes[1], panels, strict=True):
+    laws = [name.split(",")[0] for name in arrays if name.endswith("shifted: cloud")]
+    for axis, quantiles, name in zip(axes[0], axes[1], _panels(laws), strict=True):
         for cloud, label in zip(arrays[f"{name}: cloud"], ("start", "end"), strict=True):
             axis.scatter(cloud[:, 0], cloud[:, 1], s=2, label=label, rasterized=True)
         axis.set(title=name, aspect="equal")

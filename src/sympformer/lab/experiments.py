@@ -1,5 +1,7 @@
 """The table of experiments: adding one is one file and one line."""
 
+import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         ellipse.run,
         "elliptically contoured laws under accelerated linear attention",
         ellipse.draw,
+        animated=True,
     ),
     "orders": Experiment(
         orders.OrdersConfig,
@@ -42,12 +45,14 @@ EXPERIMENTS: dict[str, Experiment] = {
         clusters.run,
         "clusters of tokens on the sphere, and how long they take to merge",
         clusters.draw,
+        animated=True,
     ),
     "decoder": Experiment(
         decoder.DecoderConfig,
         decoder.run,
         "prefix causality against the exact flow, by position",
         decoder.draw,
+        animated=True,
     ),
     "meanfield": Experiment(
         meanfield.MeanfieldConfig,
@@ -64,9 +69,14 @@ def perform(name: str, config: Any, out: Path, animation: bool = False) -> Resul
     A flow that diverges leaves what was computed in NAME-diverged.npz.
 
     Raises:
-        InputError: unknown experiment, bad configuration, or a state that became non-finite.
+        InputError: unknown experiment, bad configuration, an animation of an experiment that has
+            none, or a state that became non-finite.
     """
     experiment = lookup(EXPERIMENTS, name, "experiment")
+    if animation and not experiment.animated:
+        animated = ", ".join(n for n, e in EXPERIMENTS.items() if e.animated)
+        raise InputError(f"{name} has no animation; {animated} have: leave --animate out")
+    _check(config)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # these kernels are small: a second thread costs more than it gains
     try:
@@ -82,3 +92,13 @@ def perform(name: str, config: Any, out: Path, animation: bool = False) -> Resul
     if animation:
         animate(out, name, result)
     return result
+
+
+def _check(config: Any) -> None:
+    """Refuse numbers that fit no experiment: sizes below 1, negative or infinite quantities."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            least = 1 if isinstance(number, int) and field.name != "seed" else 0
+            if isinstance(number, (int, float)) and not least <= number < math.inf:
+                raise InputError(f"{field.name} must be a number ≥ {least}, not {number}")

@@ -69,5 +69,11 @@ def exact(oracle: Oracle, schedule: Damping, start: State, times: Sequence[float
 
 
 def order(counts: ArrayLike, errors: ArrayLike) -> float:
-    """Least-squares slope of -log(error) against log(count)."""
+    """Least-squares slope of -log(error) against log(count).
+
+    Raises:
+        InputError: fewer than two counts.
+    """
+    if np.unique(counts).size < 2:
+        raise InputError(f"a slope needs two or more different values, not {counts}")
     return float(-np.polyfit(np.log(counts), np.log(errors), 1)[0])

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sympformer.errors import InputError
 from sympformer.files import atomic
 
 if TYPE_CHECKING:
@@ -35,10 +34,14 @@ class Claim:
         return bool(above and below and math.isfinite(self.measured))
 
     def __str__(self) -> str:
-        low = "" if self.low is None else f" ≥ {self.low:.3g}"
-        high = "" if self.high is None else f" ≤ {self.high:.3g}"
+        if self.low is None:
+            wanted = f"≤ {self.high:.3g}"
+        elif self.high is None:
+            wanted = f"≥ {self.low:.3g}"
+        else:
+            wanted = f"in [{self.low:.3g}, {self.high:.3g}]"
         verdict = "holds" if self.holds else "FAILS"
-        return f"{verdict}  {self.source}: {self.statement}: {self.measured:.3g}{low}{high}"
+        return f"{verdict}  {self.source}: {self.statement}: {self.measured:.3g} {wanted}"
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,13 @@ class Result:
 
 
 class Experiment(NamedTuple):
-    """A row of the table of experiments."""
+    """A row of the table of experiments; an `animated` one has frames in its results."""
 
     config: type
     run: Callable[[Any], Result]
     help: str
     draw: Callable[[Result], "Figure"]
+    animated: bool = False
 
 
 def write(out: Path, name: str, config: Any, result: Result, figure: "Figure") -> list[Path]:
@@ -92,13 +96,7 @@ def write(out: Path, name: str, config: Any, result: Result, figure: "Figure") -
 
 
 def animate(out: Path, name: str, result: Result) -> Path:
-    """Write NAME.gif: the frames of the result, one panel each.
-
-    Raises:
-        InputError: the experiment has no frames.
-    """
-    if not result.frames:
-        raise InputError(f"{name} has no animation: run it without --animate")
+    """Write NAME.gif: the frames of the result, one panel each."""
     from matplotlib.animation import FuncAnimation, PillowWriter
     from matplotlib.figure import Figure
     from rich.progress import Progress
