@@ -8,6 +8,9 @@ from sympformer.errors import InputError
 from sympformer.model.config import ModelConfig
 from sympformer.model.language import LanguageModel
 
+SIZES = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "unique_layers")
+"""What a model has in common with the one whose parameters it matches."""
+
 
 def build(config: ModelConfig) -> LanguageModel:
     """The model of a config, freshly initialised from torch's global random state.
@@ -31,9 +34,6 @@ def matched(config: ModelConfig) -> ModelConfig:
             "without its MLPs: choose a larger preset"
         )
     return replace(plain, mlp_width=width)
-
-
-SIZES = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "unique_layers")
 
 
 def count(config: ModelConfig) -> int:
