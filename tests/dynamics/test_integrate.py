@@ -125,7 +125,7 @@ def test_a_scheme_with_its_own_parameter():
 @pytest.mark.parametrize("name", SCHEMES)
 def test_divergence_names_the_step_and_keeps_the_past(name):
     x, p = torch.tensor([1.0]), torch.tensor([1.0])
-    with pytest.raises(DivergenceError, match="smaller step size") as caught:
+    with pytest.raises(DivergenceError, match="smaller steps") as caught:
         integrate(lambda x, p: (x**3, p**3), x, p, name, h=1.0, steps=100)
     error = caught.value
     assert isinstance(error, InputError)

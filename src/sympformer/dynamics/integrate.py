@@ -20,7 +20,7 @@ class DivergenceError(InputError):
     def __init__(self, step: int, t: float, past: State):
         super().__init__(
             f"the state is no longer finite after step {step} (t = {t:.6g}): "
-            "take a smaller step size h, or more damping"
+            "take smaller steps, a shorter time or more damping"
         )
         self.step, self.t, self.x, self.p = step, t, past.x, past.p
 
