@@ -49,6 +49,29 @@ def test_more_loops_at_inference(tiny):
     torch.testing.assert_close(rest.logits, longer(tokens).logits[:, 5:])
 
 
+def test_loops_with_scalars_of_their_own(tiny):
+    """Matrices and gains are shared, learned scalars are not; shared ones start out the same."""
+    sizes = {"n_layer": 4, "unique_layers": 2}
+    own = sf.build(tiny("symp-exp-euler", loop_scalars="own", **sizes)).double()
+    shared = sf.build(tiny("symp-exp-euler", **sizes)).double()
+    scalars = sum(p.ndim == 0 for p in shared.parameters())
+    assert own.num_parameters() == shared.num_parameters() + scalars
+    assert own.blocks[2].attention.oracle is own.blocks[0].attention.oracle
+    assert own.blocks[2].attention.h_x is not own.blocks[0].attention.h_x
+    shared.load_state_dict(own.state_dict(), strict=False)
+    tokens = torch.randint(0, 37, (2, 9))
+    torch.testing.assert_close(own(tokens).logits, shared(tokens).logits)
+    with torch.no_grad():
+        own.blocks[3].attention.h_x.raw += 1
+    assert (own(tokens).logits - shared(tokens).logits).abs().max() > 1e-6
+    torch.testing.assert_close(
+        own.with_loops(1)(tokens).logits, shared.with_loops(1)(tokens).logits
+    )
+    with pytest.raises(InputError, match="loop_scalars = 'shared'"):
+        own.with_loops(3)
+    assert sf.audit(own, length=9).passed
+
+
 def test_a_model_without_looped_blocks_can_be_looped(tiny):
     model = sf.build(tiny("gpt"))
     twice = model.with_loops(2)

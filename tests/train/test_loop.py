@@ -76,6 +76,15 @@ def test_the_saved_model_has_the_final_loss(corpus, config, tmp_path):
     assert found.loss == pytest.approx(summary["final_loss"], abs=1e-6)
 
 
+def test_looped_blocks_are_saved_once_and_read_back(corpus, config, tiny, tmp_path):
+    looped = tiny("symp-exp-euler", vocab_size=257, n_layer=4, unique_layers=2, loop_scalars="own")
+    train(replace(config, preset="symp-exp-euler", model=looped), corpus, tmp_path)
+    model = load_model(tmp_path)
+    assert model.blocks[2].mlp.oracle is model.blocks[0].mlp.oracle
+    stored = sum(p.numel() * 4 for p in model.parameters())
+    assert (tmp_path / "model.safetensors").stat().st_size < stored + 20_000
+
+
 def test_resuming_repeats_the_uninterrupted_run(corpus, config, tmp_path):
     train(config, corpus, tmp_path / "whole")
     run = Run(config, corpus, tmp_path / "cut")

@@ -65,7 +65,9 @@ class ModelConfig:
     injection: bool = False
     """Add a second table to every layer's input, by learned weights."""
     unique_layers: int = 0
-    """Blocks that are looped over the n_layer layers, each with one set of scalars; 0 is all."""
+    """Blocks that are looped over the n_layer layers; 0 is all, without a loop."""
+    loop_scalars: Literal["shared", "own"] = "shared"
+    """Looped blocks keep their step sizes, damping, ..., or have their own in every application."""
     mlp_width: int = 0
     """Width inside the MLPs; 0 is 4 n_embd."""
     match_parameters: str = ""
@@ -123,6 +125,7 @@ class ModelConfig:
             "ridge": (connected and not softmax, "attention 'linear' and a connection"),
             "geometry": (self.n_head == 1, "n_head = 1"),
             "heads": (self.geometry == "free", "geometry 'free'"),
+            "loop_scalars": (self.unique_layers > 0, "unique_layers"),
             "token_shift": (not self.tie_embeddings, "tie_embeddings = false"),
             "mlp_width": (not self.match_parameters, "match_parameters = '' (it sets the width)"),
         }

@@ -13,7 +13,7 @@ from sympformer.model.config import ModelConfig
 from sympformer.model.heads import Heads
 from sympformer.model.inputs import Inputs
 from sympformer.model.layers import LayerNorm
-from sympformer.model.substeps import Block
+from sympformer.model.substeps import Block, loop
 
 IGNORED = -100
 """A target that does not count."""
@@ -36,7 +36,9 @@ class LanguageModel(nn.Module):
         self.config = config
         self.inputs = Inputs(config)
         unique = config.unique_layers or config.n_layer
-        self.blocks = nn.ModuleList(Block(config) for _ in range(unique))
+        blocks = [Block(config) for _ in range(unique)]
+        own = config.loop_scalars == "own"
+        self.blocks = nn.ModuleList(loop(blocks, config) if own else blocks)
         self.norm = LayerNorm(config.n_embd)
         self.initialise()
 
@@ -151,14 +153,22 @@ class LanguageModel(nn.Module):
         """A view of this model that applies its blocks `loops` times over; weights are shared.
 
         Raises:
-            InputError: `loops` is not a whole number of at least 1.
+            InputError: `loops` is not a whole number of at least 1, or there are no scalars for it.
         """
         if type(loops) is not int or loops < 1:
             raise InputError(f"loops must be a whole number of at least 1, not {loops!r}")
-        unique, view = len(self.blocks), copy.copy(self)
-        view.config = replace(
-            self.config, n_layer=loops * unique, unique_layers=unique if loops > 1 else 0
-        )
+        config = self.config
+        unique = config.unique_layers or config.n_layer
+        if config.loop_scalars == "own" and loops * unique > len(self.blocks):
+            raise InputError(
+                f"only {len(self.blocks) // unique} loops have step sizes: for more of them, train "
+                "with loop_scalars = 'shared'"
+            )
+        view = copy.copy(self)
+        if loops > 1:
+            view.config = replace(config, n_layer=loops * unique, unique_layers=unique)
+        else:
+            view.config = replace(config, n_layer=unique, unique_layers=0, loop_scalars="shared")
         return view
 
     def num_parameters(self) -> int:

@@ -1,5 +1,7 @@
 """How one layer moves the stream: an attention substep, then an MLP substep (maths.md, 6)."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from sympformer.attention.softmax import Past
@@ -165,6 +167,23 @@ class Block(nn.Module):
             h = self.attention.h_x() if isinstance(self.attention, MomentumAttention) else 1
             s = s._replace(v=(s.x - before) / h)
         return s if self.mlp is None else self.mlp(s)
+
+
+def loop(blocks: Sequence[Block], config: ModelConfig) -> list[Block]:
+    """The blocks of every application, made of these blocks, each with scalars of its own."""
+    fresh = [Block(config) for _ in range(config.n_layer - len(blocks))]
+    for i, block in enumerate(fresh):
+        _share(block, blocks[i % len(blocks)])
+    return [*blocks, *fresh]
+
+
+def _share(module: nn.Module, source: nn.Module) -> None:
+    """Give `module` the parts of `source`, but for the learned scalars."""
+    for name, part in source.named_children():
+        if not any(isinstance(m, Scalar) for m in part.modules()):
+            setattr(module, name, part)
+        elif not isinstance(part, Scalar):
+            _share(getattr(module, name), part)
 
 
 def _attention_substep(config: ModelConfig) -> nn.Module:

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from sympformer.errors import InputError
 from sympformer.files import atomic
@@ -23,11 +23,10 @@ MODEL, CHECKPOINT, ENVIRONMENT = "model.safetensors", "checkpoint.pt", "environm
 
 def save_model(model: LanguageModel, path: Path) -> None:
     """Write the weights as safetensors, the config as its metadata."""
-    tensors = {
-        name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
-    }
     with atomic(path) as partial:
-        save_file(tensors, partial, metadata={"config": json.dumps(model.config.to_dict())})
+        safetensors.torch.save_model(
+            model, str(partial), {"config": json.dumps(model.config.to_dict())}
+        )
 
 
 def load_model(folder: str | os.PathLike[str]) -> LanguageModel:
@@ -44,7 +43,7 @@ def load_model(folder: str | os.PathLike[str]) -> LanguageModel:
     if not path.exists():
         raise InputError(f"{path} does not exist: the run has not reached its first checkpoint")
     try:
-        model.load_state_dict(load_file(path))
+        safetensors.torch.load_model(model, path)
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is corrupt or belongs to another config ({reason})") from None
