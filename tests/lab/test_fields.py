@@ -6,7 +6,7 @@ import torch
 from sympformer import lab
 from sympformer.attention import naive
 from sympformer.errors import InputError
-from sympformer.lab import fields
+from sympformer.lab import fields, kernel
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def problem():
 @pytest.fixture(params=["kept", "streamed"])
 def tiles(request, monkeypatch):
     """Several rows a tile that do not divide N; weights kept, or computed anew."""
-    monkeypatch.setattr(fields, "TILE", 2 * 23 * 5)
-    monkeypatch.setattr(fields, "KEPT", 0 if request.param == "streamed" else 2**24)
+    monkeypatch.setattr(kernel, "TILE", 2 * 23 * 5)
+    monkeypatch.setattr(kernel, "KEPT", 0 if request.param == "streamed" else 2**24)
 
 
 @pytest.mark.parametrize("causality", ["joint", "prefix"])
@@ -134,6 +134,7 @@ def test_moments_are_those_of_the_particles(problem):
         ({"A": torch.tensor([[0.0, 1.0], [0.0, 0.0]])}, "A must be symmetric"),
         ({"A": torch.full((2, 2), float("nan"))}, "A must be symmetric"),
         ({"A": torch.ones(2, 3)}, "A must be a square matrix"),
+        ({"causality": "prefx"}, "did you mean 'prefix'"),
         ({"B": -torch.eye(2)}, "B must be positive definite: least eigenvalue -1"),
     ],
 )
@@ -146,3 +147,5 @@ def test_bad_matrices_are_refused(flow, matrices, message):
 def test_linear_flow_needs_symmetric_matrices():
     with pytest.raises(InputError, match="V must be symmetric"):
         fields.LinearFlow(torch.eye(2), torch.ones(2, 2).triu())
+    with pytest.raises(InputError, match="unknown causality"):
+        fields.LinearFlow(torch.eye(2), torch.eye(2), "future")  # pyright: ignore[reportArgumentType]

@@ -9,8 +9,8 @@ class AB2(Scheme):
     """y' = y + h ((1 + ρ/2) f(y_k) - (ρ/2) f(y_{k-1})) on y = (x, p), f = (F, G - α p).
 
     Each step is made over [t, t+h], the first one by damped Euler. ρ = h_k / h_{k-1} for x and
-    for p apart; with equal steps the weights are 3/2 and -1/2 (maths, section 5; paper,
-    equation 17).
+    for p apart; with equal steps the weights are 3/2 and -1/2 (paper, equation
+    17).
     """
 
     order = 2

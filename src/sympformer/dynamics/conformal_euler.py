@@ -7,9 +7,9 @@ from sympformer.dynamics.state import Oracle, Scheme, State, StepSize, split
 class ConformalEuler(Scheme):
     """Kick, then damp, then drift: p' = σ (p + h_p G(x, p)), x' = x + h_x F(x, p').
 
-    Each step is made over [t, t+h]. F(x, p') reuses the kernel at x (maths, section 5; paper,
-    equation 15). It is conformally symplectic where the Hamiltonian is separable; in the attention
-    metric G depends on p, and an explicit kick keeps the order but not the symplectic form.
+    Each step is made over [t, t+h]. F(x, p') reuses the kernel at x (paper, equation 15). It is
+    conformally symplectic where the Hamiltonian is separable; in the attention metric G depends on
+    p, and an explicit kick keeps the order but not the symplectic form.
     """
 
     order = 1

@@ -1,7 +1,7 @@
 """Damping schedules: the rate α(t), its antiderivative η(t), and the exact factors of one step.
 
 Over a step [t, t+h] the momentum of p' = -α(t) p + g, with a constant g, goes from p to
-`decay(t, h) * p + weight(t, h) * g`, where (maths, section 4)
+`decay(t, h) * p + weight(t, h) * g`, where (docs/schemes.md)
 
     decay  = exp(-(η(t+h) - η(t))),      weight = ∫_t^{t+h} exp(-(η(t+h) - η(s))) ds.
 

@@ -15,7 +15,7 @@ class ETDAB2(Scheme):
 
     with ρ = h_k / h_{k-1} for x and for p apart, and σ_{k-1} the decay of the previous step. Each
     step is made over [t, t+h], the first one by exponential Euler. Moving x by both past
-    velocities keeps order 2 in both variables (maths, section 5; paper, equations 12, 13 and 17).
+    velocities keeps order 2 in both variables (paper, equations 12, 13 and 17).
     """
 
     order = 2

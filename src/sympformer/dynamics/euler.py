@@ -7,7 +7,7 @@ from sympformer.dynamics.state import Oracle, Scheme, State, StepSize, split
 class Euler(Scheme):
     """Damped ("presymplectic") Euler: x' = x + h_x F(x, p), p' = p + h_p (G(x, p) - α(t) p).
 
-    Each step is made over [t, t+h] (maths, section 5).
+    Each step is made over [t, t+h]; the damping is explicit (docs/schemes.md).
     """
 
     order = 1

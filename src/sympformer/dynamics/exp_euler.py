@@ -7,8 +7,8 @@ from sympformer.dynamics.state import Oracle, Scheme, State, StepSize, split
 class ExpEuler(Scheme):
     """Exponential Euler: x' = x + h_x F(x, p), p' = σ p + w G(x, p).
 
-    Each step is made over [t, t+h]; w is the exact weight of a force frozen over the step (maths,
-    section 5; paper, equation 16; Hochbruck and Ostermann, Exponential integrators, 2010).
+    Each step is made over [t, t+h]; w is the exact weight of a force frozen over the step (paper,
+    equation 16; Hochbruck and Ostermann, Exponential integrators, 2010).
     """
 
     order = 1

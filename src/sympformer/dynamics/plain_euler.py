@@ -8,7 +8,7 @@ class PlainEuler(Scheme):
     """Euler with a damping factor: x' = x + h_x F(x, p), p' = σ p + h_p G(x, p).
 
     Each step is made over [t, t+h]; the factor a of the paper is the exact decay σ of the step
-    (maths, section 5).
+    (docs/schemes.md).
     """
 
     order = 1

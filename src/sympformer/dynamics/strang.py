@@ -5,7 +5,7 @@ from sympformer.dynamics.state import Oracle, Scheme, State, StepSize, split
 
 
 class Strang(Scheme):
-    """Damp over h/2, move conservatively over h, damp over h/2 (maths, section 5).
+    """Damp over h/2, move conservatively over h, damp over h/2.
 
     Each step is made over [t, t+h]. The conservative step is the explicit midpoint rule: the
     Hamiltonian is not separable, so no explicit leapfrog has order 2. A two-step method would ask

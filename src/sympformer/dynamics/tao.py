@@ -11,7 +11,7 @@ class Tao(Scheme):
     """Two copies (x, p) and (y, q), each driven by a field at the other's momentum or position.
 
     Each step is made over [t, t+h]: damp over h/2, then the symmetric composition
-    A(h/2) B(h/2) C(h) B(h/2) A(h/2), then damp over h/2 (maths, section 5).
+    A(h/2) B(h/2) C(h) B(h/2) A(h/2), then damp over h/2.
 
         A: p += h G(x, q), y += h F(x, q)      (flow of H(x, q))
         B: x += h F(y, p), q += h G(y, p)      (flow of H(y, p))

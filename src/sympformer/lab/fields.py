@@ -6,23 +6,20 @@ functions below it have the signatures of the formulas. Memory is O(N) beyond a 
 10,000 particles fit; `sympformer.attention.naive` holds the same formulas as they stand on paper.
 """
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from sympformer.attention.naive import Causality
-from sympformer.errors import InputError
-
-TILE = 2**19  # entries of one row tile of the kernel: 4 MB in float64, about a core's cache
-KEPT = 2**24  # a kernel of at most this many entries is kept between velocity and force
+from sympformer.errors import InputError, lookup
+from sympformer.lab.kernel import Kernel, tiles
 
 
 @dataclass(frozen=True)
 class SoftmaxFlow:
-    """Accelerated softmax attention in momentum form, maths (S) and (S').
+    """Accelerated softmax attention in momentum form, docs/theory.md (S).
 
     Args:
         A: symmetric `(d, d)`, the kernel is exp(xᵀA y).
@@ -32,7 +29,7 @@ class SoftmaxFlow:
             energy ½ ∫ xᵀQ x dρ in the same metric.
 
     Raises:
-        InputError: A, B or the potential is not of the required kind.
+        InputError: A, B, the potential or the causality is not of the required kind.
     """
 
     A: Tensor
@@ -41,6 +38,7 @@ class SoftmaxFlow:
     potential: Tensor | None = None
 
     def __post_init__(self):
+        require_causality(self.causality)
         require_symmetric(A=self.A)
         require_definite(B=self.B)
         if self.potential is not None:
@@ -88,9 +86,9 @@ class SoftmaxField:
 
 @dataclass(frozen=True)
 class VelocityFlow:
-    """Accelerated softmax attention in velocity form, maths (U); the same flow as `SoftmaxFlow`.
+    """Accelerated softmax attention in velocity form, docs/theory.md (U).
 
-    Arguments and errors as there.
+    The same flow as `SoftmaxFlow`; arguments and errors as there.
     """
 
     A: Tensor
@@ -98,6 +96,7 @@ class VelocityFlow:
     causality: Causality = "joint"
 
     def __post_init__(self):
+        require_causality(self.causality)
         require_symmetric(A=self.A)
         require_definite(B=self.B)
 
@@ -129,55 +128,9 @@ class VelocityField:
         return self.attention - c * u + (s * self.attention + kinetic @ self.flow.B) / 2
 
 
-class Kernel:
-    """Softmax weights a_ij of the scores x_iᵀA x_j, one row tile at a time.
-
-    `keys` are the rows A x_j, `mean` is Σ_j a_ij A x_j, `log_z` the log of the mean of the kernel
-    over the visible tokens, `(..., N, 1)`.
-    """
-
-    def __init__(self, x: Tensor, A: Tensor, causality: Causality):
-        self.x, self.keys, self.causality = x, x @ A, causality
-        self._kept: list[Tensor] | None = [] if _size(x) <= KEPT else None
-        means, logs = [], []
-        for rows, scores in self._scores():
-            top = scores.amax(-1, keepdim=True)
-            weights = (scores - top).exp()
-            total = weights.sum(-1, keepdim=True)
-            count = torch.isfinite(scores).sum(-1, keepdim=True) if self._prefix else x.shape[-2]
-            logs.append(top + (total / count).log())
-            means.append(weights @ self._visible(self.keys, rows) / total)
-            if self._kept is not None:
-                self._kept.append(weights / total)
-        self.mean, self.log_z = torch.cat(means, -2), torch.cat(logs, -2)
-
-    def average(self, values: Tensor) -> Tensor:
-        """Σ_j a_ij v_j."""
-        if self._kept is not None:
-            tiles = zip(_tiles(self.x), self._kept, strict=True)
-        else:
-            tiles = ((rows, scores.softmax(-1)) for rows, scores in self._scores())
-        return torch.cat([a @ self._visible(values, rows) for rows, a in tiles], -2)
-
-    @property
-    def _prefix(self) -> bool:
-        return self.causality == "prefix"
-
-    def _visible(self, values: Tensor, rows: slice) -> Tensor:
-        return values[..., : rows.stop, :] if self._prefix else values
-
-    def _scores(self) -> Iterator[tuple[slice, Tensor]]:
-        for rows in _tiles(self.x):
-            scores = self.x[..., rows, :] @ self._visible(self.keys, rows).mT
-            if self._prefix:
-                future = torch.ones_like(scores, dtype=torch.bool).triu(rows.start + 1)
-                scores = scores.masked_fill(future, -math.inf)
-            yield rows, scores
-
-
 @dataclass(frozen=True)
 class LinearFlow:
-    """Accelerated linear attention, maths (L); the momentum is called y.
+    """Accelerated linear attention, docs/theory.md (L); the momentum is called y.
 
     Args:
         A: symmetric `(d, d)`, the kernel is xᵀA y.
@@ -185,7 +138,7 @@ class LinearFlow:
         causality: "joint", the exact flow, or "prefix", token i sees j ≤ i.
 
     Raises:
-        InputError: A or V is not symmetric.
+        InputError: A or V is not symmetric, or the causality is unknown.
     """
 
     A: Tensor
@@ -193,6 +146,7 @@ class LinearFlow:
     causality: Causality = "joint"
 
     def __post_init__(self):
+        require_causality(self.causality)
         require_symmetric(A=self.A, V=self.V)
 
     def __call__(self, x: Tensor) -> "LinearField":
@@ -235,7 +189,7 @@ class LinearField:
         count = torch.arange(1, n + 1, dtype=q.dtype, device=q.device)[:, None]
         parts = [
             (q[..., rows, :] @ k[..., : rows.stop, :].mT).tril(rows.start) @ v[..., : rows.stop, :]
-            for rows in _tiles(q)
+            for rows in tiles(q)
         ]
         return torch.cat(parts, -2) / count
 
@@ -272,7 +226,7 @@ class GradientField:
 def softmax_field(
     x: Tensor, p: Tensor, A: Tensor, B: Tensor, causality: Causality = "joint"
 ) -> tuple[Tensor, Tensor]:
-    """Velocity and conservative force of (S), maths section 2; see `SoftmaxFlow`."""
+    """Velocity and conservative force of (S); see `SoftmaxFlow`."""
     at = SoftmaxFlow(A, B, causality)(x)
     return at.velocity(p), at.force(p)
 
@@ -280,19 +234,19 @@ def softmax_field(
 def softmax_acceleration(
     x: Tensor, u: Tensor, A: Tensor, B: Tensor, causality: Causality = "joint"
 ) -> Tensor:
-    """Att(x) - C(u) of (U), maths section 2; see `VelocityFlow`."""
+    """Att(x) - C(u) of (U); see `VelocityFlow`."""
     return VelocityFlow(A, B, causality)(x).force(u)
 
 
 def softmax_hamiltonian(x: Tensor, p: Tensor, A: Tensor, B: Tensor) -> Tensor:
-    """H = ½ Σ_i p_iᵀB p_i / z_i - (1/2N) Σ_ij K_ij, maths section 2; its field is (S)."""
+    """H = ½ Σ_i p_iᵀB p_i / z_i - (1/2N) Σ_ij K_ij; its field is (S)."""
     return hamiltonian(SoftmaxFlow(A, B)(x), p)
 
 
 def linear_field(
     x: Tensor, y: Tensor, A: Tensor, V: Tensor, causality: Causality = "joint"
 ) -> tuple[Tensor, Tensor]:
-    """Velocity and conservative force of (L), maths section 3; see `LinearFlow`."""
+    """Velocity and conservative force of (L); see `LinearFlow`."""
     at = LinearFlow(A, V, causality)(x)
     return at.velocity(y), at.force(y)
 
@@ -310,7 +264,7 @@ def hamiltonian(at: SoftmaxField | LinearField, p: Tensor) -> Tensor:
 def linear_moments(
     S: Tensor, m: Tensor, cov: Tensor, A: Tensor, V: Tensor, alpha: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Time derivatives of S, mean and covariance under (L) with y = S x, maths section 3.
+    """Time derivatives of S, mean and covariance under (L) with y = S x.
 
     Ṡ = -αS - (A M S² + S² M A) + V, ṁ = W m, Σ̇ = W Σ + Σ Wᵀ with M = Σ + m mᵀ, W = S M A
     (Prop. 4.3; Cor. 4.4 is m = 0).
@@ -319,6 +273,11 @@ def linear_moments(
     W = S @ M @ A
     dS = V - alpha * S - (A @ M @ S @ S + S @ S @ M @ A)
     return dS, (W @ m[..., None])[..., 0], W @ cov + cov @ W.mT
+
+
+def require_causality(name: str) -> None:
+    """Raise InputError unless the causality is one of "prefix" and "joint"."""
+    lookup(dict.fromkeys(get_args(Causality)), name, "causality")
 
 
 def require_symmetric(**matrices: Tensor) -> None:
@@ -339,14 +298,3 @@ def require_definite(**matrices: Tensor) -> None:
         least, most = spectrum[0].item(), spectrum[-1].item()
         if not least > 1e-12 * most:
             raise InputError(f"{name} must be positive definite: least eigenvalue {least:.3g}")
-
-
-def _size(x: Tensor) -> int:
-    return x.numel() // x.shape[-1] * x.shape[-2]
-
-
-def _tiles(x: Tensor) -> list[slice]:
-    """Row slices such that one tile of the kernel holds at most about `TILE` entries."""
-    n = x.shape[-2]
-    height = max(1, TILE * n // _size(x))
-    return [slice(i, min(i + height, n)) for i in range(0, n, height)]
