@@ -151,18 +151,15 @@ class Compare:
 
     def run(self) -> int:
         """Compare."""
-        from sympformer.study import compare, load_results, print_table, write_report
+        from sympformer.study import compare, load_results
 
         console = Console(stderr=True)
         plan = self.plan()
         plan.runs(vocab_size=2)  # refuse what makes no sense before any data is prepared
         corpus = _corpus(self.data, console)
         configs = plan.runs(corpus.tokenizer.vocab_size)
-        results = load_results(compare(configs, corpus, self.out, Progress(console)))
-        paths = write_report(results, self.out, baseline=self.baseline)
-        print_table(results, baseline=self.baseline)
-        print("written: " + ", ".join(map(str, paths)))
-        return 0
+        runs = compare(configs, corpus, self.out, Progress(console))
+        return _report(load_results(runs), self.out, self.baseline)
 
 
 @dataclass(frozen=True)
@@ -176,13 +173,9 @@ class Report:
 
     def run(self) -> int:
         """Report."""
-        from sympformer.study import load_results, print_table, write_report
+        from sympformer.study import load_results
 
-        results = load_results(self.folder)
-        paths = write_report(results, self.folder, baseline=self.baseline)
-        print_table(results, baseline=self.baseline)
-        print("written: " + ", ".join(map(str, paths)))
-        return 0
+        return _report(load_results(self.folder), self.folder, self.baseline)
 
 
 @dataclass(frozen=True)
@@ -330,6 +323,15 @@ def _corpus(data: DataConfig, console: Console) -> Any:
         separator=data.separator,
         valid_fraction=data.valid_fraction,
     )
+
+
+def _report(results: list[Any], folder: Path, baseline: str) -> int:
+    from sympformer.study import print_table, write_report
+
+    paths = write_report(results, folder, baseline=baseline)
+    print_table(results, baseline=baseline)
+    print("written: " + ", ".join(map(str, paths)))
+    return 0
 
 
 def _verdict(audit: dict[str, Any]) -> int:
