@@ -1,5 +1,11 @@
 """Shared by all tests."""
 
+import os
+
+# Before torch is imported: the models are tiny, and workers that each start a team of threads
+# spend their time waiting for one another. Commands that tests start inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 
