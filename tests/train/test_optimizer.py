@@ -8,6 +8,7 @@ from sympformer import InputError
 from sympformer.train.config import TrainConfig
 from sympformer.train.optimizer import (
     adamw,
+    check_finite,
     clip_gradients,
     learning_rate,
     parameter_groups,
@@ -58,7 +59,7 @@ def test_clipping_leaves_scalars_out(model):
         p.grad = torch.ones_like(p)
     groups = parameter_groups(model)
     expected = sum(p.numel() for g in ("embeddings", "weights") for p in groups[g]) ** 0.5
-    assert clip_gradients(optimizer, 1.0, 0).item() == pytest.approx(expected)
+    assert clip_gradients(optimizer, 1.0).item() == pytest.approx(expected)
     assert all(p.grad == 1 for p in groups["scalars"])
     rest = [p.grad for g in ("embeddings", "weights") for p in groups[g]]
     assert torch.nn.utils.get_total_norm(rest).item() == pytest.approx(1.0, rel=1e-4)
@@ -69,6 +70,9 @@ def test_a_gradient_that_is_not_finite_is_named(model, group):
     optimizer = adamw(model, TrainConfig())
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
+    check_finite(optimizer, torch.tensor(1.0), 7)
     parameter_groups(model)[group][0].grad.fill_(float("nan"))
-    with pytest.raises(InputError, match=f"step 7: the gradient of the {group}"):
-        clip_gradients(optimizer, 1.0, 7)
+    with pytest.raises(InputError, match=f"step 7: the gradient of the {group} not finite"):
+        check_finite(optimizer, torch.tensor(1.0), 7)
+    with pytest.raises(InputError, match=f"the loss and the gradient of the {group} not finite"):
+        check_finite(optimizer, torch.tensor(float("inf")), 7)

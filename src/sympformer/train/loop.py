@@ -18,8 +18,8 @@ from sympformer.train.config import RunConfig, TrainConfig
 from sympformer.train.evaluate import Evaluation, evaluate
 from sympformer.train.optimizer import (
     adamw,
+    check_finite,
     clip_gradients,
-    divergence,
     learning_rate,
     set_learning_rate,
 )
@@ -155,9 +155,8 @@ class Run:
             share = loss * (targets.numel() / counted)
             share.backward()
             total += share.detach()
-        if not total.isfinite():
-            raise divergence(self.step, "the loss is not finite")
-        norm = clip_gradients(self.optimizer, t.clip, self.step)
+        check_finite(self.optimizer, total, self.step)
+        norm = clip_gradients(self.optimizer, t.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         loss = total.item()

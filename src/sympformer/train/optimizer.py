@@ -1,6 +1,7 @@
 """Parameter groups, learning-rate schedule and gradient clipping of the published recipe."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,35 +50,33 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["factor"]
 
 
-def clip_gradients(optimizer: torch.optim.Optimizer, bound: float, step: int) -> Tensor:
-    """Bound the norm of all gradients but the scalars'; return that norm before clipping.
+def check_finite(optimizer: torch.optim.Optimizer, loss: Tensor, step: int) -> None:
+    """Refuse an update whose loss or gradient is not finite.
 
     Raises:
-        InputError: a gradient is not finite; the message names the step and the parameter group.
+        InputError: the message names the step and the parameter groups.
     """
-    gradients = {
-        group["name"]: [p.grad for p in group["params"] if p.grad is not None]
-        for group in optimizer.param_groups
-    }
-    norms = {name: nn.utils.get_total_norm(g) for name, g in gradients.items() if g}
-    if not torch.stack(list(norms.values())).isfinite().all():
-        bad = next(name for name, norm in norms.items() if not norm.isfinite())
-        raise divergence(step, f"the gradient of the {bad} is not finite")
-    clipped = [
-        p
-        for group in optimizer.param_groups
-        if group["name"] != "scalars"
-        for p in group["params"]
-        if p.grad is not None
-    ]
-    norm = nn.utils.get_total_norm([p.grad for p in clipped if p.grad is not None])
-    nn.utils.clip_grads_with_norm_(clipped, bound, norm)
+    norms = [nn.utils.get_total_norm(_gradients([group])) for group in optimizer.param_groups]
+    if torch.stack([loss, *norms]).isfinite().all():
+        return
+    groups = zip(optimizer.param_groups, norms, strict=True)
+    bad = [group["name"] for group, norm in groups if not norm.isfinite()]
+    what = [] if loss.isfinite() else ["the loss"]
+    what += [f"the gradient of the {' and the '.join(bad)}"] if bad else []
+    raise InputError(
+        f"training diverged at step {step}: {' and '.join(what)} not finite; the update was not "
+        "applied and the last checkpoint is kept: lower the learning rate, or train in float32"
+    )
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, bound: float) -> Tensor:
+    """Bound the norm of all gradients but the scalars'; return that norm before clipping."""
+    groups = [group for group in optimizer.param_groups if group["name"] != "scalars"]
+    norm = nn.utils.get_total_norm(_gradients(groups))
+    parameters = [p for group in groups for p in group["params"]]
+    nn.utils.clip_grads_with_norm_(parameters, bound, norm)
     return norm
 
 
-def divergence(step: int, what: str) -> InputError:
-    """The error of a run that must stop before update `step` is applied."""
-    return InputError(
-        f"training diverged at step {step}: {what}; the update was not applied and the last "
-        "checkpoint is kept: lower the learning rate, or train in float32"
-    )
+def _gradients(groups: list[dict[str, Any]]) -> list[Tensor]:
+    return [p.grad for group in groups for p in group["params"] if p.grad is not None]
