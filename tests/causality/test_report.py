@@ -25,7 +25,7 @@ def test_a_leak_names_the_output_and_the_token():
 def test_rounding_is_allowed_and_more_is_not():
     def report(value: float) -> Report:
         finding = Finding(value, "as they are", 3, 2)
-        return Report(64, finding, finding, finding, finding)
+        return Report(64, finding, NOTHING, finding, finding)
 
     assert report(1e-12).passed
     assert not report(1e-8).causal
@@ -33,6 +33,13 @@ def test_rounding_is_allowed_and_more_is_not():
     assert report(1e-8).cache_consistent
     assert not report(1e-4).prefix_consistent
     assert report(1e-4).cache_consistent is False
+
+
+def test_no_gradient_is_allowed_at_all():
+    tiny = Finding(1e-300, "as they are", 3, 2)
+    report = Report(64, NOTHING, tiny, NOTHING, NOTHING)
+    assert not report.causal
+    assert report.verdict.startswith("LEAK: output 2 has a gradient")
 
 
 def test_a_leak_outranks_every_other_fault():

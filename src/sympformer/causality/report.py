@@ -7,6 +7,8 @@ from typing import Any
 # Both passes of the influence check have one shape, so a causal model repeats the same float64
 # operations on the same numbers: the difference is zero, or rounding (1e-16) grown by the layers.
 CAUSAL_TOLERANCE = 1e-10
+# What is not seen is not in the graph, or multiplied by an exact zero.
+GRADIENT_TOLERANCE = 0.0
 # A prefix or a cached step has another shape, so sums run in another order, some of them in
 # float32 where a model insists on it, and large weights amplify the rounding.
 SHAPE_TOLERANCE = 1e-6
@@ -70,7 +72,7 @@ class Report:
         return (
             not self.nonfinite
             and self.max_future_influence <= CAUSAL_TOLERANCE
-            and (self.max_future_gradient or 0.0) <= CAUSAL_TOLERANCE
+            and (self.max_future_gradient or 0.0) <= GRADIENT_TOLERANCE
         )
 
     @property
@@ -97,7 +99,7 @@ class Report:
                 f"LEAK: output {influence.output} moves by {influence.value:.2g} standard "
                 f"deviations when token {influence.token} changes"
             )
-        if gradient and gradient.value > CAUSAL_TOLERANCE:
+        if gradient and gradient.value > GRADIENT_TOLERANCE:
             return (
                 f"LEAK: output {gradient.output} has a gradient with respect to token "
                 f"{gradient.token}, {gradient.value:.2g} times that of a visible token"
@@ -138,7 +140,7 @@ class Report:
         """The verdict, then one line for each check."""
         rows = (
             ("influence of later tokens", self.influence, CAUSAL_TOLERANCE),
-            ("gradient to later tokens", self.gradient, CAUSAL_TOLERANCE),
+            ("gradient to later tokens", self.gradient, GRADIENT_TOLERANCE),
             ("prefix against longer text", self.prefix, SHAPE_TOLERANCE),
             ("cache against full pass", self.cache, SHAPE_TOLERANCE),
         )
