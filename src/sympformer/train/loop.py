@@ -60,12 +60,14 @@ def train(
         run.start()
     progress = progress or Progress.silent()
     progress.begin(config, run.step)
-    while run.step < config.train.steps:
-        progress.update(run.update())
-        if run.step % config.train.eval_every == 0 or run.step == config.train.steps:
-            progress.evaluated(run.evaluate())
-            run.save()
-    progress.end()
+    try:
+        while run.step < config.train.steps:
+            progress.update(run.update())
+            if run.step % config.train.eval_every == 0 or run.step == config.train.steps:
+                progress.evaluated(run.evaluate())
+                run.save()
+    finally:
+        progress.end()
     return run.summarise()
 
 

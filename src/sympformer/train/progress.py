@@ -1,7 +1,5 @@
 """What a person sees while a model trains."""
 
-import time
-
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -47,7 +45,7 @@ class Progress:
             valid="  -  ",
             speed=0.0,
         )
-        self.loss, self.began, self.tokens = None, time.perf_counter(), 0
+        self.loss: float | None = None
 
     def update(self, row: dict[str, float]) -> None:
         """Show an update."""
@@ -66,5 +64,6 @@ class Progress:
             )
 
     def end(self) -> None:
-        """Leave the finished line."""
+        """Leave the run's line, and the terminal as it was."""
         self.bar.stop()
+        self.bar.remove_task(self.task)  # or the next run would show it again
