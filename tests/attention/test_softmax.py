@@ -5,11 +5,9 @@ import math
 import pytest
 import torch
 
-from sympformer.attention import fused, naive
+from sympformer.attention import naive
 from sympformer.attention.softmax import SoftmaxField
 from sympformer.model.cache import Recorder
-
-LENGTHS = [1, 2, 63, 64, 65, 257]
 
 
 def random(*shape, seed=0, dtype=torch.float64):
@@ -73,58 +71,6 @@ def test_log_z_is_exact_within_its_bound():
     torch.testing.assert_close(field(q, q / 9, q).velocity(pi).log(), torch.full((4, 1), -9.0))
     bound = math.log(torch.finfo(torch.float32).max) / 8
     torch.testing.assert_close(field(100 * q, q, q).velocity(pi).log(), torch.full((4, 1), -bound))
-
-
-def naive_both(q, k, v, **options):
-    return naive.average(q, k, v, **options), naive.log_sum_exp(q, k, **options)
-
-
-def results(form, inputs, weights, **options):
-    """Values of a form, then the gradients of their weighted sum."""
-    inputs = [t.detach().requires_grad_() for t in inputs]
-    values = form(*inputs, **options)
-    total = sum((v * w.to(v.dtype)).sum() for v, w in zip(values, weights, strict=True))
-    return [*values, *torch.autograd.grad(total, inputs)]
-
-
-@pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("width", [8, 3, 20])
-@pytest.mark.parametrize("causality", ["prefix", "joint"])
-def test_fused_forms_in_float64(length, width, causality):
-    inputs = [3 * random(2, length, 8), 3 * random(2, length, 8, seed=1)]
-    inputs.append(random(2, length, width, seed=2))
-    weights = [random(2, length, width, seed=3), random(2, length, 1, seed=4)]
-    options = {"causality": causality, "scale": 0.7}
-    expected = results(naive_both, inputs, weights, **options)
-    for got, want in zip(
-        results(fused.average_and_log_sum_exp, inputs, weights, **options), expected, strict=True
-    ):
-        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-10)
-    average = results(lambda *t, **o: [fused.average(*t, **o)], inputs, weights[:1], **options)
-    torch.testing.assert_close(average[0], expected[0], rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("length", [65, 257])
-def test_fused_forms_are_as_exact_as_the_naive(dtype, length):
-    """Scale-free: their error is at most twice (gradients three times) that of the naive form.
-
-    Scores go up to 26 here. Torch's kernel recomputes the weights in its backward pass, with a
-    relative error of eps·|score|; from scores of some hundreds on it is worse than the naive form.
-    """
-    exact = [random(2, length, 16, seed=s).to(dtype).double() for s in range(3)]
-    weights = [random(2, length, 16, seed=3), random(2, length, 1, seed=4)]
-    truth = results(naive_both, exact, weights)
-    rounded = [t.to(dtype) for t in exact]
-    plain = results(naive_both, rounded, weights)
-    fast = results(fused.average_and_log_sum_exp, rounded, weights)
-    for factor, t, p, f in zip([2, 2, 3, 3, 3], truth, plain, fast, strict=True):
-        assert (f.double() - t).abs().max() <= factor * (p.double() - t).abs().max() + 1e-6
-
-
-def test_gradcheck():
-    inputs = [random(1, 5, 3, seed=s).requires_grad_() for s in range(3)]
-    assert torch.autograd.gradcheck(fused.average_and_log_sum_exp, inputs)
 
 
 def test_split_and_resume():

@@ -61,6 +61,14 @@ def log_sum_exp(
     return scores(q, k, causality, scale).logsumexp(-1, keepdim=True)
 
 
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """`average` and `log_sum_exp`, which the fast forms make in one pass."""
+    options = {"causality": causality, "scale": scale}
+    return average(q, k, v, **options), log_sum_exp(q, k, **options)
+
+
 def softmax_field(
     x: Tensor, p: Tensor, A: Tensor, B: Tensor, causality: Causality = "joint"
 ) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from sympformer.attention import fused, naive
+from sympformer.attention import forms, naive
 from sympformer.attention.naive import Causality
 
 Normalizer = Literal["prefix", "length"]
@@ -58,7 +58,7 @@ class SoftmaxField:
         self.normalizer: Normalizer = normalizer
 
     def _average(self, values: Tensor) -> Tensor:
-        return fused.average(self.q, self.k, values, causality=self.causality, scale=self.scale)
+        return forms.average(self.q, self.k, values, causality=self.causality, scale=self.scale)
 
     @cached_property
     def attention(self) -> Tensor:
@@ -68,7 +68,7 @@ class SoftmaxField:
     @cached_property
     def _attention_and_log_z(self) -> tuple[Tensor, Tensor]:
         """Plain attention and `log z_i` (`(..., H, n, 1)`, bounded) in one pass over the scores."""
-        attention, log_sum = fused.average_and_log_sum_exp(
+        attention, log_sum = forms.attend(
             self.q, self.k, self.v, causality=self.causality, scale=self.scale
         )
         n, n_key = self.q.shape[-2], self.k.shape[-2]

@@ -1,0 +1,112 @@
+"""Which form of attention runs: this file alone decides, and `using` overrides it.
+
+| form | what it is |
+|---|---|
+| naive | the formula; also the right form for a single query |
+| fused | torch's fused attention: averages only, values no wider than the heads at full speed |
+| tiled | rows of the weights in tiles, plain torch, any device; wide values, log-sum-exp |
+| triton | the same in one kernel, on CUDA with Triton installed |
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from sympformer.attention import fused, naive, tiled
+from sympformer.attention.naive import Causality
+from sympformer.errors import InputError, lookup
+
+LONG = 256
+"""Keys from which tiles outrun torch's fused attention on a processor (docs/speed.md)."""
+
+
+class _Kernels:
+    """The module of the Triton form, imported when it is first used."""
+
+    def __getattr__(self, name: str):
+        return getattr(importlib.import_module("sympformer.attention.kernels"), name)
+
+
+SOFTMAX = {"naive": naive, "fused": fused, "tiled": tiled, "triton": _Kernels()}
+
+_forced: str | None = None
+_used: set[str] | None = None
+
+
+@contextmanager
+def using(name: str | None) -> Iterator[None]:
+    """Run every evaluation inside in the form called `name`; None lets each choose.
+
+    Raises:
+        InputError: there is no such form, or it cannot run here.
+    """
+    global _forced
+    if name is not None:
+        lookup(SOFTMAX, name, "attention form")
+        if name == "triton" and not _has_triton():
+            raise InputError("attention form 'triton' needs a CUDA device and `pip install triton`")
+    before, _forced = _forced, name
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+@contextmanager
+def recorded() -> Iterator[set[str]]:
+    """Collect which forms run inside, each with the shapes that decided."""
+    global _used
+    before, _used = _used, set()
+    try:
+        yield _used
+    finally:
+        _used = before
+
+
+def average(
+    q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", scale: float = 1.0
+) -> Tensor:
+    """`naive.average`, in the form that suits the arguments."""
+    form = SOFTMAX[_choose(q, k, v, log_sum=False)]
+    return form.average(q, k, v, causality=causality, scale=scale)
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """`naive.attend`, in the form that suits the arguments."""
+    form = SOFTMAX[_choose(q, k, v, log_sum=True)]
+    return form.attend(q, k, v, causality=causality, scale=scale)
+
+
+def _choose(q: Tensor, k: Tensor, v: Tensor, *, log_sum: bool) -> str:
+    name = _forced or _fastest(q, k, v, log_sum)
+    if name == "fused" and log_sum:
+        raise InputError(
+            "attention form 'fused' gives no log-sum-exp, which the momentum form needs: choose "
+            "naive or tiled"
+        )
+    if _used is not None:
+        what = f"values of width {v.shape[-1]}" + (" and log-sum-exp" if log_sum else "")
+        dtype = str(q.dtype).removeprefix("torch.")
+        _used.add(f"{name} for {what} ({q.device.type} {dtype}, heads of width {q.shape[-1]})")
+    return name
+
+
+def _fastest(q: Tensor, k: Tensor, v: Tensor, log_sum: bool) -> str:
+    if q.shape[-2] == 1:
+        return "naive"  # one row of scores
+    plain = not log_sum and v.shape[-1] <= q.shape[-1]
+    if q.device.type == "cpu":
+        return "fused" if plain and k.shape[-2] < LONG else "tiled"
+    if plain:
+        return "fused"
+    return "triton" if q.is_cuda and _has_triton() else "tiled"
+
+
+def _has_triton() -> bool:
+    return torch.cuda.is_available() and importlib.util.find_spec("triton") is not None

@@ -1,0 +1,169 @@
+"""Softmax averages in tiles: a few rows of the weights at a time, forward and backward.
+
+A tile is `ROWS` queries against all the keys that they see, so each softmax is a whole row and has
+the accuracy of the plain formula. Nothing quadratic is kept: the backward pass makes every tile
+again from the queries and keys. Memory is O(N·(d + e)) and one tile; a tile is a few large matrix
+products and one softmax, which is why it outruns a fused kernel on processors.
+
+Multiplications for a query-key pair, heads of width d and values of width e: `d + e` forward,
+`3d + 2e` backward.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sympformer.attention.naive import Causality
+
+ROWS = 64
+"""Queries of a tile: fewer make thin products, more waste work above the diagonal."""
+ELEMENTS = 2**21
+"""Scores held at once, over all heads of a tile; more leave the processor's cache."""
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """`naive.average` and `naive.log_sum_exp` in one pass; shapes as there."""
+    return _call(q, k, v, causality, scale, True)
+
+
+def average(
+    q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", scale: float = 1.0
+) -> Tensor:
+    """`naive.average` alone, which is a little less work."""
+    return _call(q, k, v, causality, scale, False)[0]
+
+
+def _call(
+    q: Tensor, k: Tensor, v: Tensor, causality: Causality, scale: float, log_sum: bool
+) -> tuple[Tensor, Tensor]:
+    out, total = _forward(q, k, v.to(q.dtype), causality == "prefix", scale, log_sum)
+    return out.to(v.dtype), total
+
+
+class _Tiles:
+    """The tiles of one attention problem; leading axes are flattened to one."""
+
+    def __init__(self, q: Tensor, k: Tensor, masked: bool, scale: float):
+        self.q, self.k = _flat(q), _flat(k)
+        self.masked, self.scale = masked, scale
+        self.n, self.n_key = q.shape[-2], k.shape[-2]
+        self.rows = min(ROWS, self.n)
+        self.heads = max(1, min(len(self.q), ELEMENTS // (self.rows * self.n_key)))
+        self.unseen = torch.ones(self.rows, self.rows, dtype=torch.bool, device=q.device).triu(1)
+        self.weights = self.buffer()
+
+    def buffer(self) -> Tensor:
+        """Room for the scores of one tile, in float32 or better."""
+        dtype = torch.promote_types(self.q.dtype, torch.float32)
+        return self.q.new_empty(self.heads * self.rows * self.n_key, dtype=dtype)
+
+    def __iter__(self) -> Iterator[tuple[slice, slice, slice, Tensor]]:
+        """Heads, queries and visible keys of each tile, and its scores, to be overwritten."""
+        for a in range(0, len(self.q), self.heads):
+            heads = slice(a, min(a + self.heads, len(self.q)))
+            for i in range(0, self.n, self.rows):
+                queries = slice(i, min(i + self.rows, self.n))
+                last = self.n_key - self.n + queries.stop if self.masked else self.n_key
+                keys = slice(0, last)
+                scores = self.product(self.weights, self.q[heads, queries], self.k[heads, keys])
+                scores = scores.mul_(self.scale) if self.scale != 1 else scores
+                if self.masked:
+                    now = queries.stop - queries.start
+                    scores[..., last - now :].masked_fill_(self.unseen[:now, :now], -math.inf)
+                yield heads, queries, keys, scores
+
+    @staticmethod
+    def product(room: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """`a bᵀ`, written into `room`."""
+        shape = len(a), a.shape[1], b.shape[1]
+        out = room[: math.prod(shape)].view(shape)
+        if a.dtype == room.dtype:
+            return torch.bmm(a, b.mT, out=out)
+        return out.copy_(torch.bmm(a, b.mT))
+
+
+@torch.library.custom_op("sympformer::tiled_attention", mutates_args=())
+def _forward(
+    q: Tensor, k: Tensor, v: Tensor, masked: bool, scale: float, log_sum: bool
+) -> tuple[Tensor, Tensor]:
+    tiles, values = _Tiles(q, k, masked, scale), _flat(v)
+    out = v.new_empty(len(values), tiles.n, v.shape[-1])
+    total = tiles.weights.new_empty((len(values), tiles.n, 1) if log_sum else (0,))
+    for heads, queries, keys, scores in tiles:
+        highest = scores.amax(-1, keepdim=True) if log_sum else None
+        weights = torch._softmax(scores, -1, False, out=scores)
+        if highest is not None:  # the largest weight is one over the sum of exp(score - highest)
+            total[heads, queries] = highest - weights.amax(-1, keepdim=True).log()
+        torch.bmm(weights.to(v.dtype), values[heads, keys], out=out[heads, queries])
+    leading = v.shape[:-2]
+    return out.view(*leading, *out.shape[1:]), total.view(
+        *leading, tiles.n, 1
+    ) if log_sum else total
+
+
+@_forward.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, masked: bool, scale: float, log_sum: bool):
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    total = q.new_empty((*q.shape[:-1], 1) if log_sum else (0,), dtype=dtype)
+    return v.new_empty(*q.shape[:-1], v.shape[-1]), total
+
+
+@torch.library.custom_op("sympformer::tiled_attention_backward", mutates_args=())
+def _backward(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, shift: Tensor, masked: bool, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v for the gradient `g` of the average, as `P ∘ (g·v_j - shift_i)`."""
+    tiles, values, g, shift = _Tiles(q, k, masked, scale), _flat(v), _flat(g), _flat(shift)
+    exact = shift.dtype
+    dq = torch.empty_like(tiles.q)
+    dk = torch.zeros_like(tiles.k, dtype=exact)
+    dv = torch.zeros_like(values, dtype=exact)
+    room = tiles.buffer()
+    for heads, queries, keys, scores in tiles:
+        weights = torch._softmax(scores, -1, False, out=scores)
+        g_tile, q_tile = g[heads, queries], tiles.q[heads, queries]
+        _add_product(dv[heads, keys], weights.to(g.dtype), g_tile)
+        slopes = tiles.product(room, g_tile, values[heads, keys])
+        slopes = slopes.sub_(shift[heads, queries]).mul_(weights).mul_(scale).to(q.dtype)
+        torch.bmm(slopes, tiles.k[heads, keys], out=dq[heads, queries])
+        _add_product(dk[heads, keys], slopes, q_tile)
+    return dq.view(q.shape), dk.to(k.dtype).view(k.shape), dv.to(v.dtype).view(v.shape)
+
+
+@_backward.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, g: Tensor, shift: Tensor, masked: bool, scale: float):
+    return tuple(t.new_empty(t.shape) for t in (q, k, v))
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """`total += aᵀ b`."""
+    if a.dtype == total.dtype:
+        total.baddbmm_(a.mT, b)
+    else:
+        total += torch.bmm(a.mT, b)
+
+
+def _flat(t: Tensor) -> Tensor:
+    return t.reshape(-1, *t.shape[-2:])
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    q, k, v, ctx.masked, ctx.scale, ctx.log_sum = inputs
+    ctx.save_for_backward(q, k, v, output[0])
+
+
+def _differentiate(ctx, g: Tensor, g_total: Tensor):
+    q, k, v, out = ctx.saved_tensors
+    exact = torch.promote_types(q.dtype, torch.float32)
+    # The gradient h of the log-sum-exp adds P ∘ h to that of the scores.
+    shift = (g.to(exact) * out.to(exact)).sum(-1, keepdim=True)
+    if ctx.log_sum:
+        shift = shift - g_total
+    return *_backward(q, k, v, g, shift, ctx.masked, ctx.scale), None, None, None
+
+
+torch.library.register_autograd(_forward, _differentiate, setup_context=_setup_context)
