@@ -8,6 +8,7 @@ signature. Heads are a leading axis: `(..., H, n, d)` for the n newest tokens.
 import torch
 from torch import Tensor
 
+from sympformer.attention import padding
 from sympformer.attention.naive import Causality, visible_count
 from sympformer.attention.softmax import Past
 
@@ -62,16 +63,17 @@ class PrefixMeans:
     """Means over the visible tokens with the keys `k`, and the states that carry them on."""
 
     def __init__(self, k: Tensor, causality: Causality, past: Past):
-        self.k, self.past = k, past
+        self.k, self.past = padding.erase(k, past.padding, past.length), past
         self.causality: Causality = causality
         n, dtype = k.shape[-2], torch.promote_types(k.dtype, torch.float32)
         count = visible_count(n, past.length + n, causality, k.new_empty(0, dtype=dtype))
-        self.share = 1 / count
+        self.share = 1 / padding.subtract(count, past.padding)
 
     def carry(self, v: Tensor) -> Tensor | None:
         """Add `Σ_j k_j v_jᵀ` of the new tokens to the sum that earlier ones left; return that."""
         before = self.past.recall()
-        self.past.keep(accumulate(before, self.k, v))
+        if self.past.keeps:
+            self.past.keep(accumulate(before, self.k, v))
         return before
 
     def mean(self, q: Tensor, k: Tensor, v: Tensor, state: Tensor | None) -> Tensor:
@@ -138,10 +140,12 @@ class SteinMetric(PrefixMeans):
         super().__init__(k, causality, past)
         self.ridge = ridge
         # k̇_ij = rate_i · both_j: the state of `both` starts with that of k itself.
+        k, ku = self.k, padding.erase(ku, past.padding, past.length)
         self.both, self.rate = torch.cat([k, ku], dim=-1), torch.cat([ku, k], dim=-1)
         self.earlier = past.recall()
         self.pi = self._momentum(u)
-        past.keep(accumulate(self.earlier, self.both, self.pi))
+        if past.keeps:
+            past.keep(accumulate(self.earlier, self.both, self.pi))
 
     def repulsion(self) -> Tensor:
         """`(1/n_i) Σ_j (π_i·π_j) k_j`."""

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from sympformer.attention import forms, naive
+from sympformer.attention import forms, naive, padding
 from sympformer.attention.naive import Causality
 
 Normalizer = Literal["prefix", "length"]
@@ -18,6 +18,10 @@ class Past(Protocol):
 
     length: int
     """Number of earlier tokens."""
+    padding: Tensor | None
+    """Number of padding tokens on the left of each row, `(B,)`, or None."""
+    keeps: bool
+    """Whether what is left for later tokens will be used; in training it is not."""
 
     def recall(self) -> Tensor | None:
         """What earlier tokens left here, or None if there are none; `keep` must follow."""
@@ -52,6 +56,8 @@ class SoftmaxField:
         normalizer: Normalizer = "prefix",
         past: Past,
     ):
+        self._newest = k, v
+        q, k = padding.hide(q, k, scale, past.padding, past.length)
         self.q, self.k, self.v = q, past.extend(k), past.extend(v)
         self.scale, self.past = scale, past
         self.causality: Causality = causality
@@ -73,7 +79,8 @@ class SoftmaxField:
         )
         n, n_key = self.q.shape[-2], self.k.shape[-2]
         counted = self.causality if self.normalizer == "prefix" else "joint"
-        log_z = log_sum - naive.visible_count(n, n_key, counted, log_sum).log()
+        count = naive.visible_count(n, n_key, counted, log_sum)
+        log_z = log_sum - padding.subtract(count, self.past.padding).log()
         # z enters up to the eighth power (s_j v_j squared by a LayerNorm): the mobility is bounded
         # there, so that scores of any size stay finite. In float32 this is |log z| ≤ 11.
         bound = math.log(torch.finfo(log_z.dtype).max) / 8
@@ -87,7 +94,7 @@ class SoftmaxField:
         """`z_i Σ_j a_ij (1 + (s_i + s_j)/2) v_j` with `s_i = |π_i/z_i|²`, maths.md (S')."""
         attention, log_z = self._attention_and_log_z
         s = self.velocity(pi).square().sum(-1, keepdim=True)
-        weighted = self._average((self.past.extend(s) * self.v).to(self.v.dtype))
+        weighted = self._average(self.past.extend((s * self._newest[1]).to(self.v.dtype)))
         return log_z.exp() * (attention + (s * attention + weighted) / 2)
 
     def connection(self, qu: Tensor, ku: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,8 +109,9 @@ class SoftmaxField:
             `c_i`, the rate of change of `log z_i` along the motion, `(..., H, n, 1)`, and
             `½ (s_i Att_i + Σ_j a_ij s_j v_j)`, so that `C = c u - (the second, projected)`.
         """
-        d, e = self.k.shape[-1], self.v.shape[-1]
-        values = torch.cat([self.k, self.past.extend(ku), self.past.extend(s) * self.v], dim=-1)
+        k, v = self._newest
+        d, e = k.shape[-1], v.shape[-1]
+        values = self.past.extend(torch.cat([k, ku, s * v], dim=-1))
         k_mean, ku_mean, weighted = self._average(values).split([d, d, e], dim=-1)
-        c = self.scale * (qu * k_mean + self.q * ku_mean).sum(-1, keepdim=True)
+        c = self.scale * (qu * k_mean + self.q[..., :d] * ku_mean).sum(-1, keepdim=True)
         return c, (s * self.attention + weighted) / 2

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from sympformer.attention.padding import erase
 from sympformer.attention.softmax import Past
 from sympformer.model.config import ModelConfig
 from sympformer.model.layers import LayerNorm, Stream, Table
@@ -28,8 +29,13 @@ class Inputs(nn.Module):
         self.injected = Table(*sizes) if config.injection else None
 
     def forward(self, tokens: Tensor, past: Past) -> Stream:
-        """Ids `(B, T)` that follow the past's, to the stream at time 1."""
+        """Ids `(B, T)` that follow the past's, to the stream at time 1.
+
+        Positions are counted from each row's first token behind its padding.
+        """
         positions = torch.arange(past.length, past.length + tokens.shape[1], device=tokens.device)
+        if past.padding is not None:
+            positions = (positions - past.padding[:, None]).clamp(min=0)
         if self.own is None or self.norm is None:
             x = e = self.usual(tokens, positions)
         else:
@@ -60,8 +66,8 @@ class Difference(nn.Module):
 
 def previous(e: Tensor, past: Past) -> Tensor:
     """The input of the token before each, `(B, T, d)`; zero before the first."""
-    last = past.recall()
+    last, e = past.recall(), erase(e, past.padding, past.length)
     if last is None:
         last = torch.zeros_like(e[:, :1])
-    past.keep(e[:, -1:])
+    past.keep(e[:, -1:].clone())
     return torch.cat([last, e[:, :-1]], dim=1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sympformer.errors import InputError
 from sympformer.model.cache import Cache, Recorder
 from sympformer.model.config import ModelConfig
+from sympformer.model.generation import Decoder
 from sympformer.model.heads import Heads
 from sympformer.model.inputs import Inputs
 from sympformer.model.layers import LayerNorm
@@ -28,7 +29,7 @@ class Output:
     cache: Cache | None
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(Decoder):
     """A decoder of any composition; see `ModelConfig`."""
 
     def __init__(self, config: ModelConfig):
@@ -67,7 +68,8 @@ class LanguageModel(nn.Module):
         Raises:
             InputError: an id beyond the vocabulary, or more tokens than `block_size`.
         """
-        recorder = Recorder(cache)
+        limit = self.config.block_size
+        recorder = Recorder(cache, limit=limit, keeps=targets is None)
         self._check(tokens, recorder.length)
         stream = self.inputs(tokens, recorder)
         for layer in range(self.config.n_layer):
@@ -101,54 +103,6 @@ class LanguageModel(nn.Module):
                     f"{self.config.vocab_size}: was the text encoded with another tokenizer?"
                 )
 
-    @torch.no_grad()
-    def generate(
-        self,
-        tokens: Tensor,
-        max_new_tokens: int = 64,
-        temperature: float = 0.0,
-        top_k: int | None = None,
-        seed: int | None = None,
-    ) -> Tensor:
-        """Continue a prompt with cached decoding, one token at a time.
-
-        Args:
-            tokens: prompt ids `(B, T)`, `T ≥ 1`.
-            max_new_tokens: how many to add; prompt and new tokens must fit the block size.
-            temperature: 0 takes the most likely token; otherwise logits are divided by it.
-            top_k: sample among the k most likely tokens only.
-            seed: makes sampling repeatable.
-
-        Returns:
-            Ids `(B, T + max_new_tokens)`.
-
-        Raises:
-            InputError: an empty prompt, too many tokens, or a sampling option out of range.
-        """
-        if temperature < 0:
-            raise InputError(f"temperature must be at least 0, not {temperature}")
-        if top_k is not None and top_k < 1:
-            raise InputError(f"top_k must be at least 1, not {top_k}")
-        if max_new_tokens < 0:
-            raise InputError(f"max_new_tokens must be at least 0, not {max_new_tokens}")
-        if tokens.ndim == 2 and tokens.shape[1] + max_new_tokens > self.config.block_size:
-            raise InputError(
-                f"{tokens.shape[1]} prompt tokens and {max_new_tokens} new ones do not fit the "
-                f"block size of {self.config.block_size}: ask for fewer"
-            )
-        random = torch.Generator(tokens.device)
-        if seed is not None:
-            random.manual_seed(seed)
-        else:
-            random.seed()
-        whole, new, cache = tokens, tokens, None
-        for _ in range(max_new_tokens):
-            out = self(new, cache=cache)
-            cache = out.cache
-            new = sample(out.logits[:, -1], temperature, top_k, random)
-            whole = torch.cat([whole, new], dim=1)
-        return whole
-
     def with_loops(self, loops: int) -> "LanguageModel":
         """A view of this model that applies its blocks `loops` times over; weights are shared.
 
@@ -174,15 +128,3 @@ class LanguageModel(nn.Module):
     def num_parameters(self) -> int:
         """Number of trained values; the table that input and head share counts once."""
         return sum(p.numel() for p in self.parameters())
-
-
-def sample(
-    logits: Tensor, temperature: float, top_k: int | None, random: torch.Generator
-) -> Tensor:
-    """Choose one id a row, `(B, V)` to `(B, 1)`."""
-    if temperature == 0:
-        return logits.argmax(-1, keepdim=True)
-    if top_k is not None and top_k < logits.shape[-1]:
-        weakest = logits.topk(top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < weakest, float("-inf"))
-    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=random)

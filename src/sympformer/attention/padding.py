@@ -1,0 +1,48 @@
+"""Tokens that are none: padding on the left, which evens out the rows of a batch.
+
+A row has `padding` such tokens, `(B,)`; they must change nothing for the tokens behind them, and
+the softmax forms and the linear ones need no mask for it. Arguments with heads are
+`(B, H, n, d)` for the n newest tokens, behind `start` earlier ones. Without padding (None) every
+function gives back what it was given.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_HIDDEN = -1e6
+"""Score of a padding token: beyond any score of a token, so that its weight is exactly 0."""
+
+
+def is_padding(padding: Tensor, start: int, n: int) -> Tensor:
+    """Which of the newest tokens are padding, `(B, n)` bool."""
+    return torch.arange(start, start + n, device=padding.device) < padding[:, None]
+
+
+def hide(
+    q: Tensor, k: Tensor, scale: float, padding: Tensor | None, start: int
+) -> tuple[Tensor, Tensor]:
+    """Queries and keys one column wider, which gives padding a score that no weight survives.
+
+    The column is 1 in every query, 0 in the key of a token, and huge and negative in that of
+    padding. Rows of padding itself see padding only: what they compute is finite, and unused.
+    """
+    if padding is None:
+        return q, k
+    hidden = max(_HIDDEN / scale, torch.finfo(k.dtype).min / 4)
+    column = is_padding(padding, start, k.shape[-2])[:, None, :, None] * hidden
+    column = column.to(k.dtype).expand(*k.shape[:-1], 1)
+    return F.pad(q, (0, 1), value=1.0), torch.cat([k, column], dim=-1)
+
+
+def erase(x: Tensor, padding: Tensor | None, start: int) -> Tensor:
+    """`x`, `(B, n, d)` or `(B, H, n, d)`, with zeros in the place of padding."""
+    if padding is None:
+        return x
+    hidden = is_padding(padding, start, x.shape[-2])
+    return x.masked_fill(hidden.view(-1, *[1] * (x.ndim - 3), x.shape[-2], 1), 0.0)
+
+
+def subtract(count: Tensor, padding: Tensor | None) -> Tensor:
+    """The number of tokens among `count` `(n, 1)`, at least 1, as `(B, 1, n, 1)`."""
+    return count if padding is None else (count - padding[:, None, None, None]).clamp(min=1)

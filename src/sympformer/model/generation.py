@@ -1,0 +1,164 @@
+"""Generation: prompts are continued token by token, with a cache."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sympformer.errors import InputError
+from sympformer.model.cache import Cache
+from sympformer.model.config import ModelConfig
+
+
+class Decoder(nn.Module):
+    """A model that continues text, given `model(tokens, cache=cache)` (see `LanguageModel`)."""
+
+    config: ModelConfig
+
+    def generate(
+        self,
+        tokens: Tensor,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        seed: int | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+        stop: int | None = None,
+    ) -> Tensor:
+        """Continue prompts with cached decoding, one token at a time.
+
+        Prompts of different lengths make one batch when the shorter ones are padded on the left
+        (`pad_left`): every row is continued as it would be alone. A sampled row depends on its
+        place in the batch too, since the rows draw from one source of random numbers.
+
+        Args:
+            tokens: prompt ids `(B, T)`, `T ≥ 1`.
+            max_new_tokens: how many to add; prompt and new tokens must fit the block size.
+            temperature: 0 takes the most likely token; otherwise logits are divided by it.
+            top_k: sample among the k most likely tokens only.
+            seed: makes sampling repeatable.
+            attention_mask: what is a token and what padding on the left, `(B, T)`, bool or 0 and 1.
+            stop: id that ends a row, as the end of a text does. Such a row is filled up with it;
+                when all rows have ended, generation does.
+
+        Returns:
+            Ids `(B, T + max_new_tokens)`, fewer if all rows have ended; padding stays where it was.
+
+        Raises:
+            InputError: an empty prompt, too many tokens, padding that is not on the left, or a
+                sampling option out of range.
+        """
+        new = self.stream(
+            tokens,
+            max_new_tokens,
+            temperature,
+            top_k,
+            seed,
+            attention_mask=attention_mask,
+            stop=stop,
+        )
+        return torch.cat([tokens, *new], dim=1)
+
+    def stream(
+        self,
+        tokens: Tensor,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        seed: int | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+        stop: int | None = None,
+    ) -> Iterator[Tensor]:
+        """Yield the new ids of `generate` as they are made, one `(B, 1)` for each token."""
+        if temperature < 0:
+            raise InputError(f"temperature must be at least 0, not {temperature}")
+        if top_k is not None and top_k < 1:
+            raise InputError(f"top_k must be at least 1, not {top_k}")
+        if max_new_tokens < 0:
+            raise InputError(f"max_new_tokens must be at least 0, not {max_new_tokens}")
+        if tokens.ndim != 2 or tokens.shape[1] == 0:
+            raise InputError(
+                f"a prompt must be (batch, time) with time ≥ 1, not {tuple(tokens.shape)}"
+            )
+        length = tokens.shape[1] + max_new_tokens
+        if length > self.config.block_size:
+            raise InputError(
+                f"{tokens.shape[1]} prompt tokens and {max_new_tokens} new ones do not fit the "
+                f"block size of {self.config.block_size}: ask for fewer"
+            )
+        padding = None if attention_mask is None else _padding(attention_mask, tokens)
+        random = torch.Generator(tokens.device)
+        if seed is not None:
+            random.manual_seed(seed)
+        else:
+            random.seed()
+        # The checks above speak when this is called, not when the first token is asked for.
+        cache = Cache(padding=padding, capacity=length)
+        return self._stream(tokens, max_new_tokens, cache, stop, (temperature, top_k, random))
+
+    @torch.no_grad()
+    def _stream(
+        self,
+        new: Tensor,
+        max_new_tokens: int,
+        cache: Cache,
+        stop: int | None,
+        sampling: tuple[float, int | None, torch.Generator],
+    ) -> Iterator[Tensor]:
+        ended = torch.zeros_like(new[:, :1], dtype=torch.bool)
+        for _ in range(max_new_tokens):
+            out = self(new, cache=cache)
+            cache = out.cache
+            new = sample(out.logits[:, -1], *sampling)
+            if stop is not None:
+                new = new.masked_fill(ended, stop)
+                ended = new == stop
+            yield new
+            if stop is not None and ended.all():
+                return
+
+
+def sample(
+    logits: Tensor, temperature: float, top_k: int | None, random: torch.Generator
+) -> Tensor:
+    """Choose one id a row, `(B, V)` to `(B, 1)`."""
+    if temperature == 0:
+        return logits.argmax(-1, keepdim=True)
+    if top_k is not None and top_k < logits.shape[-1]:
+        weakest = logits.topk(top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < weakest, float("-inf"))
+    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=random)
+
+
+def pad_left(prompts: Sequence[Sequence[int]], fill: int = 0) -> tuple[Tensor, Tensor]:
+    """Prompts of any lengths as one batch, `tokens` and `attention_mask`, `(B, T)` each.
+
+    What stands in the padding does not matter; `fill` must only be an id.
+
+    Raises:
+        InputError: no prompt, or an empty one.
+    """
+    if not prompts or not all(map(len, prompts)):
+        raise InputError("every prompt needs at least one token")
+    longest = max(map(len, prompts))
+    tokens = torch.full((len(prompts), longest), fill)
+    mask = torch.zeros(len(prompts), longest, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        tokens[row, longest - len(prompt) :] = torch.as_tensor(prompt)
+        mask[row, longest - len(prompt) :] = True
+    return tokens, mask
+
+
+def _padding(mask: Tensor, tokens: Tensor) -> Tensor | None:
+    """The number of padding tokens of each row, `(B,)`, or None if there are none."""
+    if mask.shape != tokens.shape:
+        raise InputError(
+            f"attention_mask must be {tuple(tokens.shape)} as the tokens, not {tuple(mask.shape)}"
+        )
+    mask = mask.to(tokens.device, torch.bool)
+    if not mask[:, -1].all() or (mask[:, :-1] & ~mask[:, 1:]).any():
+        raise InputError("attention_mask must be 0 on the left and 1 up to the last token")
+    padding = (~mask).sum(1)
+    return padding if padding.any() else None
