@@ -1,0 +1,94 @@
+"""What is measured: a model, a size, a device, and what is done with it."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sympformer.bench.yardstick import PlainGPT
+from sympformer.errors import InputError, lookup
+from sympformer.model import PRESETS, ModelConfig, build
+
+PLAIN = "plain-gpt"
+"""The name of the yardstick among the models."""
+MEASURES = {
+    "step": "training step: forward, backward, AdamW",
+    "memory": "peak memory of a training step in a fresh process",
+    "prefill": "first token after a prompt of T",
+    "decode": "one more token after T, cached",
+    "generate": "T tokens after the first, cached",
+    "recompute": "T tokens after the first, every prefix anew",
+}
+DECODED = 8
+"""Tokens in one call of `decode`."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model, one size, one measure."""
+
+    model: str
+    """A preset, or "plain-gpt"."""
+    measure: str = "step"
+    """One of MEASURES."""
+    length: int = 512
+    """T: tokens of context."""
+    batch_size: int = 6
+    """Sequences."""
+    n_layer: int = 8
+    """Layers."""
+    n_head: int = 8
+    """Attention heads."""
+    n_embd: int = 64
+    """Model dimension."""
+    vocab_size: int = 50304
+    """Token ids."""
+    device: str = "cpu"
+    """cpu, cuda, ..."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of forward and backward pass, by autocast; weights stay float32."""
+    compile: bool = False
+    """Compile the training step with torch.compile."""
+
+    def __post_init__(self):
+        lookup({PLAIN: None, **PRESETS}, self.model, "preset")
+        lookup(MEASURES, self.measure, "measure")
+        lookup({"float32": None, "bfloat16": None}, self.dtype, "dtype")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and (type(value) is not int or value < 1):
+                raise InputError(f"{field.name} must be a whole number of at least 1, not {value}")
+        self.config(self.length)
+
+    def config(self, block_size: int) -> ModelConfig:
+        """The model's config; the yardstick has that of `gpt`."""
+        return ModelConfig.preset(
+            "gpt" if self.model == PLAIN else self.model,
+            vocab_size=self.vocab_size,
+            block_size=block_size,
+            n_layer=self.n_layer,
+            n_head=self.n_head,
+            n_embd=self.n_embd,
+        )
+
+    def build(self, block_size: int) -> nn.Module:
+        """The model, on its device, its weights from seed 0."""
+        torch.manual_seed(0)
+        if self.model == PLAIN:
+            sizes = self.vocab_size, block_size, self.n_layer, self.n_head, self.n_embd
+            model = PlainGPT(*sizes)
+        else:
+            model = build(self.config(block_size))
+        return model.to(self.device)
+
+    def tokens(self, length: int) -> Tensor:
+        """Ids `(B, length)`, the same for every model."""
+        random = torch.Generator().manual_seed(0)
+        ids = torch.randint(self.vocab_size, (self.batch_size, length), generator=random)
+        return ids.to(self.device)
+
+    def precision(self) -> Any:
+        """A context for the forward pass: autocast for bfloat16."""
+        device = torch.device(self.device).type
+        return torch.autocast(device, torch.bfloat16, enabled=self.dtype == "bfloat16")
