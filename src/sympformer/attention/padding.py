@@ -7,7 +7,6 @@ function gives back what it was given.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 _HIDDEN = -1e6
@@ -22,17 +21,18 @@ def is_padding(padding: Tensor, start: int, n: int) -> Tensor:
 def hide(
     q: Tensor, k: Tensor, scale: float, padding: Tensor | None, start: int
 ) -> tuple[Tensor, Tensor]:
-    """Queries and keys one column wider, which gives padding a score that no weight survives.
+    """Queries and keys one column wider, which hides padding from tokens.
 
-    The column is 1 in every query, 0 in the key of a token, and huge and negative in that of
-    padding. Rows of padding itself see padding only: what they compute is finite, and unused.
+    The column of keys is huge and negative in padding and 0 in tokens; that of queries is 1 in
+    tokens. It is 0 in padding, which sees the padding before it as a text of its own: what comes
+    of that is not used, but it is no worse than any text, and so finite.
     """
     if padding is None:
         return q, k
-    hidden = max(_HIDDEN / scale, torch.finfo(k.dtype).min / 4)
-    column = is_padding(padding, start, k.shape[-2])[:, None, :, None] * hidden
-    column = column.to(k.dtype).expand(*k.shape[:-1], 1)
-    return F.pad(q, (0, 1), value=1.0), torch.cat([k, column], dim=-1)
+    hidden = is_padding(padding, start, k.shape[-2])[:, None, :, None]
+    hidden = hidden.expand(*k.shape[:-1], 1).to(k.dtype)
+    lowest = max(_HIDDEN / scale, torch.finfo(k.dtype).min / 4)
+    return torch.cat([q, 1 - hidden], dim=-1), torch.cat([k, lowest * hidden], dim=-1)
 
 
 def erase(x: Tensor, padding: Tensor | None, start: int) -> Tensor:
