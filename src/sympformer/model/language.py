@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -14,19 +15,37 @@ from sympformer.model.generation import Decoder
 from sympformer.model.heads import Heads
 from sympformer.model.inputs import Inputs
 from sympformer.model.layers import LayerNorm
+from sympformer.model.loss import chunked_cross_entropy, product_dtype
 from sympformer.model.substeps import Block, loop
-
-IGNORED = -100
-"""A target that does not count."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """Logits `(B, T, V)`; mean loss in nats per counted target, or None; the cache, or None."""
+    """What a pass gives: predictions, made when they are read, and what goes with them.
 
-    logits: Tensor
+    `hidden` is the normalised position of every token, `(B, T, d)`, and `head` the table that turns
+    it into logits, `(V, d)`: read logits before the table is trained further. `loss` is the mean in
+    nats per counted target, or None; `cache` is for a continuation, or None.
+    """
+
+    hidden: Tensor
+    head: Tensor
     loss: Tensor | None
     cache: Cache | None
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """Of the token after each, `(B, T, V)`, differentiable if the pass was."""
+        return self._logits(self.hidden)
+
+    @property
+    def last_logits(self) -> Tensor:
+        """Of the token after the last, `(B, V)`: all that decoding needs."""
+        return self._logits(self.hidden[:, -1])
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self.hidden.requires_grad or self.head.requires_grad):
+            return F.linear(hidden, self.head.to(hidden.dtype))
 
 
 class LanguageModel(Decoder):
@@ -63,7 +82,8 @@ class LanguageModel(Decoder):
             cache: what an earlier call returned; `tokens` then continue that call's.
 
         Returns:
-            Logits, the loss where there are targets, else the cache for a continuation.
+            What the logits are made from, the loss where there are targets, else the cache for a
+            continuation.
 
         Raises:
             InputError: an id beyond the vocabulary, or more tokens than `block_size`.
@@ -74,15 +94,14 @@ class LanguageModel(Decoder):
         stream = self.inputs(tokens, recorder)
         for layer in range(self.config.n_layer):
             stream = self.blocks[layer % len(self.blocks)](stream, recorder)
-        logits = F.linear(self.norm(stream.x), self.inputs.usual.tokens.weight)
+        hidden, head = self.norm(stream.x), self.inputs.usual.tokens.weight
+        hidden = hidden.to(product_dtype(hidden))
+        if not torch.is_grad_enabled():
+            head = head.detach()  # logits that are read later shall not ask for gradients either
         if targets is None:
-            return Output(logits, None, recorder.cache(tokens.shape[1]))
-        loss = F.cross_entropy(
-            logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32)),
-            targets.flatten(),
-            ignore_index=IGNORED,
-        )
-        return Output(logits, loss, None)
+            return Output(hidden, head, None, recorder.cache(tokens.shape[1]))
+        loss = chunked_cross_entropy(hidden.flatten(0, 1), head, targets.flatten())
+        return Output(hidden, head, loss, None)
 
     def _check(self, tokens: Tensor, start: int) -> None:
         if tokens.ndim != 2 or tokens.shape[1] == 0:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sympformer.model import LanguageModel
@@ -31,10 +30,9 @@ def evaluate(
     device = next(model.parameters()).device
     total, least, tokens = 0.0, 0.0, 0
     for inputs, targets, positions in blocks:
-        logits = model(inputs.to(device)).logits
-        targets = targets.to(device)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")
-        total += loss.item()
+        loss = model(inputs.to(device), targets.to(device)).loss
+        assert loss is not None
+        total += loss.item() * targets.numel()
         tokens += targets.numel()
         if floor is not None:
             least += float(floor[positions].sum(dtype=np.float64))

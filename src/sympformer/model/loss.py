@@ -1,0 +1,132 @@
+"""The cross-entropy of a large vocabulary, without its logits."""
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+"""A target that does not count."""
+
+CHUNK = {"cpu": 2**23, "cuda": 2**26}
+"""Logits held at a time: small beside the caches' reach, large enough for the matrix products."""
+
+
+def chunked_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, ignored: int = IGNORED
+) -> Tensor:
+    """`F.cross_entropy(hidden @ weight.mT, targets)`, a few rows of logits at a time.
+
+    The gradients are formed in the forward pass, while the logits of a chunk are at hand: nothing
+    of size `(N, V)` is kept, and the backward pass only scales. It can be differentiated once.
+
+    Args:
+        hidden: `(N, d)`; its dtype, or autocast's, is that of the logits. Their softmax is taken in
+            float32 at least, and the gradient of `weight` is summed so.
+        weight: the head, `(V, d)`.
+        targets: ids `(N,)`, int64.
+        ignored: the target that does not count.
+
+    Returns:
+        Mean loss in nats per counted target; nan if none counts.
+
+    Raises:
+        RuntimeError: a target is outside the vocabulary.
+    """
+    hidden = hidden.to(product_dtype(hidden))
+    needed = (torch.is_grad_enabled() and t.requires_grad for t in (hidden, weight))
+    total, _, _ = _summed(hidden, weight, targets, ignored, *needed)
+    count = (targets != ignored).sum()
+    return torch.where(count > 0, total / count.clamp(min=1), torch.nan)
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which `x` is multiplied by a matrix: autocast leaves float64 alone."""
+    kind = x.device.type
+    if x.dtype != torch.float64 and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return x.dtype
+
+
+# An operator of its own stays one node in a compiled graph, where a loop would be unrolled.
+@torch.library.custom_op("sympformer::summed_cross_entropy", mutates_args=())
+def _summed(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    ignored: int,
+    hidden_learns: bool,
+    weight_learns: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The sum over counted targets, and its gradients, empty where they are not wanted."""
+    n, n_vocab = len(hidden), len(weight)
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    counted = targets != ignored
+    targets = targets.where(counted, 0).unsqueeze(-1)
+    head = weight.to(hidden.dtype)
+    # The same number of rows in every chunk, or nearly.
+    chunks = -(-n * n_vocab // CHUNK.get(hidden.device.type, 2**26))
+    rows = max(1, -(-n // max(1, chunks)))
+    logits = hidden.new_empty(min(rows, n), n_vocab)
+    scratch = logits if logits.dtype == wide else torch.empty_like(logits, dtype=wide)
+
+    loss = hidden.new_empty(n, 1, dtype=wide)
+    grad_hidden = torch.empty_like(hidden) if hidden_learns else hidden.new_empty(0)
+    grad_weight = torch.zeros_like(weight, dtype=wide) if weight_learns else weight.new_empty(0)
+    counting = hidden * counted.unsqueeze(-1) if weight_learns else hidden
+    for start in range(0, n, rows):
+        chunk = slice(start, start + rows)
+        target = targets[chunk]
+        z, p = logits[: len(target)], scratch[: len(target)]
+        torch.mm(hidden[chunk], head.mT, out=z)
+        if p is not z:
+            p.copy_(z)
+        below = p.gather(1, target) - p.amax(1, keepdim=True)
+        torch.softmax(p, 1, out=p)
+        # The largest probability is one over the partition sum.
+        torch.sub(-p.amax(1, keepdim=True).log(), below, out=loss[chunk])
+        p.scatter_add_(1, target, torch.full_like(below, -1))
+        if p is not z:
+            z.copy_(p)
+        if hidden_learns:
+            torch.mm(z, head, out=grad_hidden[chunk])
+        if weight_learns and z.dtype == wide:
+            grad_weight.addmm_(z.mT, counting[chunk])
+        elif weight_learns:
+            grad_weight += z.mT @ counting[chunk]
+    if hidden_learns:
+        grad_hidden *= counted.unsqueeze(-1)
+    total = loss.squeeze(-1).where(counted, 0).sum()
+    return total, grad_hidden, grad_weight.to(weight.dtype)
+
+
+@_summed.register_fake
+def _(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    ignored: int,
+    hidden_learns: bool,
+    weight_learns: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        hidden.new_empty((), dtype=torch.promote_types(hidden.dtype, torch.float32)),
+        torch.empty_like(hidden) if hidden_learns else hidden.new_empty(0),
+        torch.empty_like(weight) if weight_learns else weight.new_empty(0),
+    )
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    _, *gradients = output
+    ctx.learns = inputs[-2:]
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*gradients)
+
+
+def _backward(ctx, grad: Tensor | None, *second: Tensor | None):
+    if any(g is not None for g in second):
+        raise NotImplementedError("the chunked cross-entropy can be differentiated once only")
+    gradients = zip(ctx.saved_tensors, ctx.learns, strict=True)
+    scaled = (None if grad is None or not on else g * grad.to(g.dtype) for g, on in gradients)
+    return *scaled, None, None, None, None
+
+
+_summed.register_autograd(_backward, setup_context=_setup_context)
