@@ -146,7 +146,7 @@ def test_the_choice():
     assert chosen(64, 64, 8, log_sum=True) == "tiled"
     with forms.using("naive"):
         assert chosen(64, 64, 24) == "naive"
-        with forms.using(None):
+        with forms.using("auto"):
             assert chosen(64, 64, 8) == "fused"
     assert chosen(64, 64, 8) == "fused"
 

@@ -199,3 +199,16 @@ def test_bad_input(corpus, config, tmp_path, tiny):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
         train(config, corpus, tmp_path / "file" / "run")
+
+
+def test_forms_of_attention_are_recorded_and_can_be_chosen(corpus, config, tmp_path):
+    own = replace(config, train=replace(config.train, steps=1, form="naive"))
+    summary = train(own, corpus, tmp_path / "run")
+    assert [form.split()[0] for form in summary["attention"]] == ["naive"] * len(
+        summary["attention"]
+    )
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["attention"]
+    wrong = replace(config, train=replace(config.train, form="nave"))
+    with pytest.raises(InputError, match="did you mean 'naive'"):
+        train(wrong, corpus, tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()

@@ -33,22 +33,22 @@ class _Kernels:
 
 SOFTMAX = {"naive": naive, "fused": fused, "tiled": tiled, "triton": _Kernels()}
 
-_forced: str | None = None
+_forced = "auto"
 _used: set[str] | None = None
 
 
 @contextmanager
-def using(name: str | None) -> Iterator[None]:
-    """Run every evaluation inside in the form called `name`; None lets each choose.
+def using(name: str) -> Iterator[None]:
+    """Run every evaluation inside in the form called `name`; "auto" lets each choose.
 
     Raises:
         InputError: there is no such form, or it cannot run here.
     """
     global _forced
-    if name is not None:
+    if name != "auto":
         lookup(SOFTMAX, name, "attention form")
-        if name == "triton" and not _has_triton():
-            raise InputError("attention form 'triton' needs a CUDA device and `pip install triton`")
+    if name == "triton" and not _has_triton():
+        raise InputError("attention form 'triton' needs a CUDA device and `pip install triton`")
     before, _forced = _forced, name
     try:
         yield
@@ -84,7 +84,7 @@ def attend(
 
 
 def _choose(q: Tensor, k: Tensor, v: Tensor, *, log_sum: bool) -> str:
-    name = _forced or _fastest(q, k, v, log_sum)
+    name = _fastest(q, k, v, log_sum) if _forced == "auto" else _forced
     if name == "fused" and log_sum:
         raise InputError(
             "attention form 'fused' gives no log-sum-exp, which the momentum form needs: choose "

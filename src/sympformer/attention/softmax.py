@@ -1,7 +1,6 @@
 """One evaluation of softmax attention, read in momentum form (S') or in velocity form (U)."""
 
 import math
-from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
@@ -62,40 +61,45 @@ class SoftmaxField:
         self.scale, self.past = scale, past
         self.causality: Causality = causality
         self.normalizer: Normalizer = normalizer
+        self._attention: Tensor | None = None
+        self._log_z: Tensor | None = None
+
+    @property
+    def attention(self) -> Tensor:
+        """`Σ_j a_ij v_j`, plain attention."""
+        if self._attention is None:
+            self._attention = self._average(self.v)
+        return self._attention
 
     def _average(self, values: Tensor) -> Tensor:
         return forms.average(self.q, self.k, values, causality=self.causality, scale=self.scale)
 
-    @cached_property
-    def attention(self) -> Tensor:
-        """`Σ_j a_ij v_j`, plain attention."""
-        return self._average(self.v)
-
-    @cached_property
-    def _attention_and_log_z(self) -> tuple[Tensor, Tensor]:
-        """Plain attention and `log z_i` (`(..., H, n, 1)`, bounded) in one pass over the scores."""
-        attention, log_sum = forms.attend(
-            self.q, self.k, self.v, causality=self.causality, scale=self.scale
-        )
-        n, n_key = self.q.shape[-2], self.k.shape[-2]
-        counted = self.causality if self.normalizer == "prefix" else "joint"
-        count = naive.visible_count(n, n_key, counted, log_sum)
-        log_z = log_sum - padding.subtract(count, self.past.padding).log()
-        # z enters up to the eighth power (s_j v_j squared by a LayerNorm): the mobility is bounded
-        # there, so that scores of any size stay finite. In float32 this is |log z| ≤ 11.
-        bound = math.log(torch.finfo(log_z.dtype).max) / 8
-        return attention, log_z.clamp(-bound, bound)
+    def _log_mobility(self) -> Tensor:
+        """`log z_i`, bounded, `(..., H, n, 1)`; plain attention comes from the same pass."""
+        if self._log_z is None:
+            self._attention, log_sum = forms.attend(
+                self.q, self.k, self.v, causality=self.causality, scale=self.scale
+            )
+            n, n_key = self.q.shape[-2], self.k.shape[-2]
+            counted = self.causality if self.normalizer == "prefix" else "joint"
+            count = naive.visible_count(n, n_key, counted, log_sum)
+            log_z = log_sum - padding.subtract(count, self.past.padding).log()
+            # z enters up to the eighth power (s_j v_j squared by a LayerNorm): the mobility is
+            # bounded there, so that scores of any size stay finite: |log z| ≤ 11 in float32.
+            bound = math.log(torch.finfo(log_z.dtype).max) / 8
+            self._log_z = log_z.clamp(-bound, bound)
+        return self._log_z
 
     def velocity(self, pi: Tensor) -> Tensor:
         """`π_i / z_i`, the velocity of each head; `pi` is the projected momentum `U p`."""
-        return pi * (-self._attention_and_log_z[1]).exp()
+        return pi * (-self._log_mobility()).exp()
 
     def force(self, pi: Tensor) -> Tensor:
         """`z_i Σ_j a_ij (1 + (s_i + s_j)/2) v_j` with `s_i = |π_i/z_i|²`, maths.md (S')."""
-        attention, log_z = self._attention_and_log_z
+        log_z = self._log_mobility()
         s = self.velocity(pi).square().sum(-1, keepdim=True)
         weighted = self._average(self.past.extend((s * self._newest[1]).to(self.v.dtype)))
-        return log_z.exp() * (attention + (s * attention + weighted) / 2)
+        return log_z.exp() * (self.attention + (s * self.attention + weighted) / 2)
 
     def connection(self, qu: Tensor, ku: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """The two parts of `C(u)`, maths.md (U), in one pass over the scores.

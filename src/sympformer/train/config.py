@@ -71,6 +71,10 @@ class TrainConfig:
     """auto, cpu, cuda, ..."""
     threads: int | None = None
     """CPU threads; torch's choice if not given."""
+    form: str = "auto"
+    """How attention is computed: auto, or a form in sympformer.attention.forms."""
+    compile: bool = False
+    """Compile the blocks with torch.compile."""
 
     def __post_init__(self):
         object.__setattr__(self, "betas", tuple(self.betas))  # TOML knows lists only

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from sympformer.attention import forms
 from sympformer.causality import audit
 from sympformer.data import Corpus, Loader, save_tokenizer, valid_blocks
 from sympformer.errors import InputError
@@ -53,22 +54,23 @@ def train(
         InputError: bad input, an unwritable folder, or a loss or gradient that is not finite
             (stopped before the update is applied; the last checkpoint is kept).
     """
-    run = Run(config, corpus, folder)
-    if resume:
-        run.load()
-    else:
-        run.start()
     progress = progress or Progress.silent()
-    progress.begin(config, run.step)
-    try:
-        while run.step < config.train.steps:
-            progress.update(run.update())
-            if run.step % config.train.eval_every == 0 or run.step == config.train.steps:
-                progress.evaluated(run.evaluate())
-                run.save()
-    finally:
-        progress.end()
-    return run.summarise()
+    with forms.using(config.train.form):
+        run = Run(config, corpus, folder)
+        if resume:
+            run.load()
+        else:
+            run.start()
+        progress.begin(config, run.step, run.forms)
+        try:
+            while run.step < config.train.steps:
+                progress.update(run.update())
+                if run.step % config.train.eval_every == 0 or run.step == config.train.steps:
+                    progress.evaluated(run.evaluate())
+                    run.save()
+        finally:
+            progress.end()
+        return run.summarise()
 
 
 class Run:
@@ -94,6 +96,10 @@ class Run:
         )
         self.step, self.seconds, self.best_loss = 0, 0.0, float("inf")
         self.evaluation: Evaluation | None = None
+        self.forms = self._forms()
+        if t.compile:
+            for block in self.model.blocks:
+                block.compile(fullgraph=True, dynamic=False)
 
     def start(self) -> None:
         """Claim the folder and write what is known before the first update."""
@@ -103,7 +109,8 @@ class Run:
                 f"`sympformer train --resume {self.folder}`"
             )
         self.config.save(self.folder / files.CONFIG)
-        files.write_json(self.folder / files.ENVIRONMENT, files.environment(self.device))
+        environment = {**files.environment(self.device), "attention": self.forms}
+        files.write_json(self.folder / files.ENVIRONMENT, environment)
         save_tokenizer(self.corpus.tokenizer, self.folder)
         (self.folder / files.METRICS).write_text("")
 
@@ -203,10 +210,18 @@ class Run:
             "causality": self.config.model.causality,
             "audit": report.to_dict(),
             "corpus": self.corpus.name,
+            "attention": self.forms,
             **files.environment(self.device),
         }
         files.write_json(self.folder / files.SUMMARY, summary)
         return summary
+
+    def _forms(self) -> list[str]:
+        """In which forms attention will be computed, tried on one block."""
+        block = torch.zeros(1, self.config.model.block_size, dtype=torch.int64, device=self.device)
+        with torch.no_grad(), precision(self.config.train, self.device), forms.recorded() as used:
+            self.model(block)
+        return sorted(used)
 
     def _tokens(self) -> int:
         t = self.config.train

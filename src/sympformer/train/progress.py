@@ -1,5 +1,7 @@
 """What a person sees while a model trains."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -33,8 +35,8 @@ class Progress:
         """One that shows nothing."""
         return cls(Console(quiet=True))
 
-    def begin(self, config: RunConfig, step: int) -> None:
-        """Start a run's line."""
+    def begin(self, config: RunConfig, step: int, forms: Sequence[str] = ()) -> None:
+        """Start a run's line; `forms` says how attention is computed."""
         self.name = f"{config.preset} (seed {config.train.seed})"
         self.bar.start()
         self.task = self.bar.add_task(
@@ -46,6 +48,9 @@ class Progress:
             speed=0.0,
         )
         self.loss: float | None = None
+        if not self.console.is_terminal:
+            for form in forms:
+                self.console.print(f"{self.name}: attention {form}")
 
     def update(self, row: dict[str, float]) -> None:
         """Show an update."""
