@@ -44,71 +44,103 @@ def _call(
     return out.to(v.dtype), total
 
 
-class _Tiles:
-    """The tiles of one attention problem; leading axes are flattened to one."""
+class Tiles:
+    """The tiles of one attention problem; leading axes are flattened to one.
 
-    def __init__(self, q: Tensor, k: Tensor, masked: bool, scale: float):
-        self.q, self.k = _flat(q), _flat(k)
+    Args:
+        q: queries `(..., n, d)`.
+        k: keys `(..., N, d)`.
+        masked: whether a query sees no later token.
+        scale: factor of the scores.
+        group: heads that must share a tile.
+    """
+
+    def __init__(self, q: Tensor, k: Tensor, masked: bool, scale: float, group: int = 1):
+        self.q, self.k = flat(q), flat(k)
         self.masked, self.scale = masked, scale
         self.n, self.n_key = q.shape[-2], k.shape[-2]
         self.rows = min(ROWS, self.n)
-        self.heads = max(1, min(len(self.q), ELEMENTS // (self.rows * self.n_key)))
+        groups = max(1, ELEMENTS // (self.rows * self.n_key * group))
+        self.heads = min(len(self.q), groups * group)
         self.unseen = torch.ones(self.rows, self.rows, dtype=torch.bool, device=q.device).triu(1)
-        self.weights = self.buffer()
+        self.exact = torch.promote_types(q.dtype, torch.float32)
+        """Type of the scores: float32 or better."""
+        self._scores = self.buffer()
 
     def buffer(self) -> Tensor:
-        """Room for the scores of one tile, in float32 or better."""
-        dtype = torch.promote_types(self.q.dtype, torch.float32)
-        return self.q.new_empty(self.heads * self.rows * self.n_key, dtype=dtype)
+        """Room for the scores of one tile."""
+        return self.q.new_empty(self.heads * self.rows * self.n_key, dtype=self.exact)
 
-    def __iter__(self) -> Iterator[tuple[slice, slice, slice, Tensor]]:
-        """Heads, queries and visible keys of each tile, and its scores, to be overwritten."""
+    def slices(self, backwards: bool = False) -> Iterator[tuple[slice, slice, slice]]:
+        """Heads, queries and visible keys of each tile; the last queries first if backwards."""
+        starts = range(0, self.n, self.rows)
         for a in range(0, len(self.q), self.heads):
-            heads = slice(a, min(a + self.heads, len(self.q)))
-            for i in range(0, self.n, self.rows):
-                queries = slice(i, min(i + self.rows, self.n))
-                last = self.n_key - self.n + queries.stop if self.masked else self.n_key
-                keys = slice(0, last)
-                scores = self.product(self.weights, self.q[heads, queries], self.k[heads, keys])
-                scores = scores.mul_(self.scale) if self.scale != 1 else scores
-                if self.masked:
-                    now = queries.stop - queries.start
-                    scores[..., last - now :].masked_fill_(self.unseen[:now, :now], -math.inf)
-                yield heads, queries, keys, scores
+            for i in reversed(starts) if backwards else starts:
+                stop = min(i + self.rows, self.n)
+                last = self.n_key - self.n + stop if self.masked else self.n_key
+                yield slice(a, min(a + self.heads, len(self.q))), slice(i, stop), slice(0, last)
 
-    @staticmethod
-    def product(room: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """`a bᵀ`, written into `room`."""
-        shape = len(a), a.shape[1], b.shape[1]
-        out = room[: math.prod(shape)].view(shape)
-        if a.dtype == room.dtype:
-            return torch.bmm(a, b.mT, out=out)
-        return out.copy_(torch.bmm(a, b.mT))
+    def scores(self, heads: slice, queries: slice, keys: slice) -> Tensor:
+        """The scores of a tile, in the same room for all tiles; -inf where a key is not seen."""
+        scores = product(self._scores, self.q[heads, queries], self.k[heads, keys])
+        if self.scale != 1:
+            scores.mul_(self.scale)
+        if self.masked:
+            now = queries.stop - queries.start
+            scores[..., keys.stop - now :].masked_fill_(self.unseen[:now, :now], -math.inf)
+        return scores
+
+
+def softmax(scores: Tensor, log_sum: bool) -> tuple[Tensor, Tensor | None]:
+    """Weights, in place of the scores, and the log-sum-exp `(..., 1)` if asked for."""
+    highest = scores.amax(-1, keepdim=True) if log_sum else None
+    weights = torch._softmax(scores, -1, False, out=scores)
+    # The largest weight is one over the sum of exp(score - highest).
+    total = None if highest is None else highest - weights.amax(-1, keepdim=True).log()
+    return weights, total
+
+
+def product(room: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """`a bᵀ` of two batches of rows, written into `room`."""
+    shape = len(a), a.shape[1], b.shape[1]
+    out = room[: math.prod(shape)].view(shape)
+    if a.dtype == room.dtype:
+        return torch.bmm(a, b.mT, out=out)
+    return out.copy_(torch.bmm(a, b.mT))
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """`total += a b` of two batches of matrices."""
+    if a.dtype == total.dtype:
+        total.baddbmm_(a, b)
+    else:
+        total += torch.bmm(a, b)
+
+
+def flat(t: Tensor) -> Tensor:
+    """`(..., n, d)` with its leading axes flattened to one."""
+    return t.reshape(-1, *t.shape[-2:])
 
 
 @torch.library.custom_op("sympformer::tiled_attention", mutates_args=())
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, masked: bool, scale: float, log_sum: bool
 ) -> tuple[Tensor, Tensor]:
-    tiles, values = _Tiles(q, k, masked, scale), _flat(v)
-    out = v.new_empty(len(values), tiles.n, v.shape[-1])
-    total = tiles.weights.new_empty((len(values), tiles.n, 1) if log_sum else (0,))
-    for heads, queries, keys, scores in tiles:
-        highest = scores.amax(-1, keepdim=True) if log_sum else None
-        weights = torch._softmax(scores, -1, False, out=scores)
-        if highest is not None:  # the largest weight is one over the sum of exp(score - highest)
-            total[heads, queries] = highest - weights.amax(-1, keepdim=True).log()
-        torch.bmm(weights.to(v.dtype), values[heads, keys], out=out[heads, queries])
-    leading = v.shape[:-2]
-    return out.view(*leading, *out.shape[1:]), total.view(
-        *leading, tiles.n, 1
-    ) if log_sum else total
+    tiles, values = Tiles(q, k, masked, scale), flat(v)
+    out = v.new_empty(*q.shape[:-1], v.shape[-1])
+    total = v.new_empty((*q.shape[:-1], 1) if log_sum else (0, 1, 1), dtype=tiles.exact)
+    for heads, queries, keys in tiles.slices():
+        weights, logs = softmax(tiles.scores(heads, queries, keys), log_sum)
+        if logs is not None:
+            flat(total)[heads, queries] = logs
+        torch.bmm(weights.to(v.dtype), values[heads, keys], out=flat(out)[heads, queries])
+    return out, total
 
 
 @_forward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, masked: bool, scale: float, log_sum: bool):
     dtype = torch.promote_types(q.dtype, torch.float32)
-    total = q.new_empty((*q.shape[:-1], 1) if log_sum else (0,), dtype=dtype)
+    total = q.new_empty((*q.shape[:-1], 1) if log_sum else (0, 1, 1), dtype=dtype)
     return v.new_empty(*q.shape[:-1], v.shape[-1]), total
 
 
@@ -117,38 +149,26 @@ def _backward(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, shift: Tensor, masked: bool, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k, v for the gradient `g` of the average, as `P ∘ (g·v_j - shift_i)`."""
-    tiles, values, g, shift = _Tiles(q, k, masked, scale), _flat(v), _flat(g), _flat(shift)
-    exact = shift.dtype
+    tiles, values, g, shift = Tiles(q, k, masked, scale), flat(v), flat(g), flat(shift)
     dq = torch.empty_like(tiles.q)
-    dk = torch.zeros_like(tiles.k, dtype=exact)
-    dv = torch.zeros_like(values, dtype=exact)
+    dk = torch.zeros_like(tiles.k, dtype=tiles.exact)
+    dv = torch.zeros_like(values, dtype=tiles.exact)
     room = tiles.buffer()
-    for heads, queries, keys, scores in tiles:
-        weights = torch._softmax(scores, -1, False, out=scores)
-        g_tile, q_tile = g[heads, queries], tiles.q[heads, queries]
-        _add_product(dv[heads, keys], weights.to(g.dtype), g_tile)
-        slopes = tiles.product(room, g_tile, values[heads, keys])
+    for tile in tiles.slices(backwards=True):
+        heads, queries, keys = tile
+        weights, _ = softmax(tiles.scores(*tile), False)
+        g_tile = g[heads, queries]
+        add_product(dv[heads, keys], weights.to(g.dtype).mT, g_tile)
+        slopes = product(room, g_tile, values[heads, keys])
         slopes = slopes.sub_(shift[heads, queries]).mul_(weights).mul_(scale).to(q.dtype)
         torch.bmm(slopes, tiles.k[heads, keys], out=dq[heads, queries])
-        _add_product(dk[heads, keys], slopes, q_tile)
+        add_product(dk[heads, keys], slopes.mT, tiles.q[heads, queries])
     return dq.view(q.shape), dk.to(k.dtype).view(k.shape), dv.to(v.dtype).view(v.shape)
 
 
 @_backward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, g: Tensor, shift: Tensor, masked: bool, scale: float):
     return tuple(t.new_empty(t.shape) for t in (q, k, v))
-
-
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """`total += aᵀ b`."""
-    if a.dtype == total.dtype:
-        total.baddbmm_(a.mT, b)
-    else:
-        total += torch.bmm(a.mT, b)
-
-
-def _flat(t: Tensor) -> Tensor:
-    return t.reshape(-1, *t.shape[-2:])
 
 
 def _setup_context(ctx, inputs, output) -> None:
