@@ -208,12 +208,12 @@ class Eval:
 
 @dataclass(frozen=True)
 class Generate:
-    """Continue a prompt with a trained model."""
+    """Continue a prompt with a trained model; tokens are printed as they come."""
 
     run_folder: Positional[Path]
     """Run folder."""
-    prompt: str | None = None
-    """Text to continue; without it, a new document."""
+    prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Text to continue; without it, a new document. Several are one batch, printed at its end."""
     max_new_tokens: int = 100
     """Tokens to add; fewer if the block size is reached."""
     temperature: float = 0.8
@@ -226,20 +226,16 @@ class Generate:
     def run(self) -> int:
         """Generate."""
         from sympformer.data import load_tokenizer
-        from sympformer.train.sample import continue_text
+        from sympformer.train.sample import continue_texts, stream_text
 
         model, tokenizer = load_model(self.run_folder), load_tokenizer(self.run_folder)
-        print(
-            continue_text(
-                model,
-                tokenizer,
-                self.prompt,
-                max_new_tokens=self.max_new_tokens,
-                temperature=self.temperature,
-                top_k=self.top_k,
-                seed=self.seed,
-            )
-        )
+        options = self.max_new_tokens, self.temperature, self.top_k, self.seed
+        if len(self.prompt) > 1:
+            print("\n---\n".join(continue_texts(model, tokenizer, self.prompt, *options)))
+            return 0
+        for piece in stream_text(model, tokenizer, next(iter(self.prompt), None), *options):
+            print(piece, end="", flush=True)
+        print()
         return 0
 
 
