@@ -38,6 +38,49 @@ def test_loss_is_the_mean_over_counted_targets_in_nats(model, tokens):
     torch.testing.assert_close(loss, torch.stack(counted).mean())
 
 
+def test_logits_are_made_when_they_are_read(model, tokens):
+    out = model(tokens, tokens.roll(-1, 1))
+    assert out._logits is None
+    assert out.logits is out.logits
+    torch.testing.assert_close(out.last_logits, out.logits[:, -1])
+    torch.testing.assert_close(out.logits, model(tokens).logits)
+
+
+def test_logits_are_differentiable_if_the_pass_was(model, tokens):
+    out = model(tokens, tokens.roll(-1, 1))
+    with torch.no_grad():
+        out.logits  # noqa: B018  reading them first where no gradient is asked for changes nothing
+    other = F.cross_entropy(out.logits.flatten(0, 1), tokens.roll(-1, 1).flatten())
+    table = model.inputs.usual.tokens.weight
+    torch.testing.assert_close(
+        *(torch.autograd.grad(value, table, retain_graph=True)[0] for value in (out.loss, other))
+    )
+    with torch.no_grad():
+        out = model(tokens)
+    assert not out.logits.requires_grad
+    with torch.inference_mode():
+        out = model(tokens)
+    assert not out.last_logits.requires_grad
+
+
+def test_logits_keep_the_precision_of_the_pass(tiny, tokens):
+    model = sf.build(tiny("gpt"))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(tokens, tokens.roll(-1, 1))
+    assert out.logits.dtype == torch.bfloat16
+    assert out.loss.dtype == torch.float32
+
+
+def test_a_compiled_pass_has_one_graph(tiny, tokens):
+    model = sf.build(tiny("gpt", n_layer=1))
+    targets = tokens.roll(-1, 1)
+    expected = torch.autograd.grad(model(tokens, targets).loss, list(model.parameters()))
+    out = torch.compile(model, fullgraph=True, backend="aot_eager")(tokens, targets)
+    found = torch.autograd.grad(out.loss, list(model.parameters()))
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(out.logits, model(tokens).logits)
+
+
 def test_fresh_models_are_near_uniform(tiny, tokens):
     for name in sf.presets():
         loss = sf.build(tiny(name))(tokens, tokens.roll(-1, 1)).loss

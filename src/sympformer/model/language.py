@@ -1,8 +1,7 @@
 """The language model: tables, a stack of blocks, a head."""
 
 import copy
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,7 @@ from sympformer.model.loss import chunked_cross_entropy, product_dtype
 from sympformer.model.substeps import Block, loop
 
 
-@dataclass(frozen=True)
+@dataclass
 class Output:
     """What a pass gives: predictions, made when they are read, and what goes with them.
 
@@ -32,18 +31,21 @@ class Output:
     head: Tensor
     loss: Tensor | None
     cache: Cache | None
+    _logits: Tensor | None = field(default=None, init=False, repr=False)
 
-    @cached_property
+    @property
     def logits(self) -> Tensor:
         """Of the token after each, `(B, T, V)`, differentiable if the pass was."""
-        return self._logits(self.hidden)
+        if self._logits is None:
+            self._logits = self._predict(self.hidden)
+        return self._logits
 
     @property
     def last_logits(self) -> Tensor:
         """Of the token after the last, `(B, V)`: all that decoding needs."""
-        return self._logits(self.hidden[:, -1])
+        return self._predict(self.hidden[:, -1])
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def _predict(self, hidden: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.hidden.requires_grad or self.head.requires_grad):
             return F.linear(hidden, self.head.to(hidden.dtype))
 

@@ -1,5 +1,7 @@
 """The cross-entropy of a large vocabulary, without its logits."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -63,9 +65,9 @@ def _summed(
     targets = targets.where(counted, 0).unsqueeze(-1)
     head = weight.to(hidden.dtype)
     # The same number of rows in every chunk, or nearly.
-    chunks = -(-n * n_vocab // CHUNK.get(hidden.device.type, 2**26))
-    rows = max(1, -(-n // max(1, chunks)))
-    logits = hidden.new_empty(min(rows, n), n_vocab)
+    chunks = math.ceil(n * n_vocab / CHUNK.get(hidden.device.type, 2**26))
+    rows = max(1, math.ceil(n / max(1, chunks)))
+    logits = hidden.new_empty(rows, n_vocab)
     scratch = logits if logits.dtype == wide else torch.empty_like(logits, dtype=wide)
 
     loss = hidden.new_empty(n, 1, dtype=wide)
