@@ -5,6 +5,7 @@
 | naive | the formula; also the right form for a single query |
 | fused | torch's fused attention: averages only, values no wider than the heads at full speed |
 | tiled | rows of the weights in tiles, plain torch, any device; wide values, log-sum-exp |
+| sweep | tiles, with both averages of an accelerated layer from the same weights; on processors |
 | triton | the same in one kernel, on CUDA with Triton installed |
 """
 
@@ -45,8 +46,7 @@ def using(name: str) -> Iterator[None]:
         InputError: there is no such form, or it cannot run here.
     """
     global _forced
-    if name != "auto":
-        lookup(SOFTMAX, name, "attention form")
+    lookup({"auto": None, "sweep": None, **SOFTMAX}, name, "attention form")
     if name == "triton" and not _has_triton():
         raise InputError("attention form 'triton' needs a CUDA device and `pip install triton`")
     before, _forced = _forced, name
@@ -83,18 +83,32 @@ def attend(
     return form.attend(q, k, v, causality=causality, scale=scale)
 
 
+def sweeps(q: Tensor, v: Tensor) -> bool:
+    """Whether the accelerated layers run in one sweep (`sympformer.attention.sweep`)."""
+    possible = q.device.type == "cpu" and q.ndim == 4 and q.shape[-2] > 1
+    # A compiled block must be one graph; the sweep calls back into Python.
+    if possible and _forced in ("auto", "sweep") and not torch.compiler.is_compiling():
+        _note("sweep", q, v, "and values made of their averages")
+        return True
+    return False
+
+
 def _choose(q: Tensor, k: Tensor, v: Tensor, *, log_sum: bool) -> str:
-    name = _fastest(q, k, v, log_sum) if _forced == "auto" else _forced
+    name = _fastest(q, k, v, log_sum) if _forced in ("auto", "sweep") else _forced
     if name == "fused" and log_sum:
         raise InputError(
             "attention form 'fused' gives no log-sum-exp, which the momentum form needs: choose "
             "naive or tiled"
         )
-    if _used is not None:
-        what = f"values of width {v.shape[-1]}" + (" and log-sum-exp" if log_sum else "")
-        dtype = str(q.dtype).removeprefix("torch.")
-        _used.add(f"{name} for {what} ({q.device.type} {dtype}, heads of width {q.shape[-1]})")
+    _note(name, q, v, "and log-sum-exp" if log_sum else "")
     return name
+
+
+def _note(name: str, q: Tensor, v: Tensor, what: str) -> None:
+    if _used is not None:
+        dtype = str(q.dtype).removeprefix("torch.")
+        where = f"({q.device.type} {dtype}, heads of width {q.shape[-1]})"
+        _used.add(" ".join(filter(None, [name, f"for values of width {v.shape[-1]}", what, where])))
 
 
 def _fastest(q: Tensor, k: Tensor, v: Tensor, log_sum: bool) -> str:

@@ -1,6 +1,7 @@
 """One evaluation of softmax attention, read in momentum form (S') or in velocity form (U)."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from sympformer.attention import forms, naive, padding
 from sympformer.attention.naive import Causality
+from sympformer.attention.sweep import Follow, sweep
 
 Normalizer = Literal["prefix", "length"]
 
@@ -38,7 +40,7 @@ class Past(Protocol):
 class SoftmaxField:
     """Softmax attention at given queries, keys and values: the kernel is evaluated once.
 
-    Heads are a leading axis: every argument is `(..., H, n, d)` for the n newest tokens, and all
+    Heads are a leading axis: every argument is `(B, H, n, d)` for the n newest tokens, and all
     values are per head. `normalizer="prefix"` divides `z_i` by the number of tokens that i sees,
     `"length"` by the number of tokens there are (as published; a longer context then changes
     earlier tokens).
@@ -55,51 +57,61 @@ class SoftmaxField:
         normalizer: Normalizer = "prefix",
         past: Past,
     ):
-        self._newest = k, v
+        self.new_k, self.new_v = k, v
         q, k = padding.hide(q, k, scale, past.padding, past.length)
-        self.q, self.k, self.v = q, past.extend(k), past.extend(v)
+        self.q, self.k = q, past.extend(k)
         self.scale, self.past = scale, past
         self.causality: Causality = causality
         self.normalizer: Normalizer = normalizer
         self._attention: Tensor | None = None
         self._log_z: Tensor | None = None
+        self._weighted: tuple[Tensor, Tensor] | None = None
 
     @property
     def attention(self) -> Tensor:
         """`Σ_j a_ij v_j`, plain attention."""
         if self._attention is None:
-            self._attention = self._average(self.v)
+            self._attention = self._average(self.past.extend(self.new_v))
         return self._attention
-
-    def _average(self, values: Tensor) -> Tensor:
-        return forms.average(self.q, self.k, values, causality=self.causality, scale=self.scale)
-
-    def _log_mobility(self) -> Tensor:
-        """`log z_i`, bounded, `(..., H, n, 1)`; plain attention comes from the same pass."""
-        if self._log_z is None:
-            self._attention, log_sum = forms.attend(
-                self.q, self.k, self.v, causality=self.causality, scale=self.scale
-            )
-            n, n_key = self.q.shape[-2], self.k.shape[-2]
-            counted = self.causality if self.normalizer == "prefix" else "joint"
-            count = naive.visible_count(n, n_key, counted, log_sum)
-            log_z = log_sum - padding.subtract(count, self.past.padding).log()
-            # z enters up to the eighth power (s_j v_j squared by a LayerNorm): the mobility is
-            # bounded there, so that scores of any size stay finite: |log z| ≤ 11 in float32.
-            bound = math.log(torch.finfo(log_z.dtype).max) / 8
-            self._log_z = log_z.clamp(-bound, bound)
-        return self._log_z
 
     def velocity(self, pi: Tensor) -> Tensor:
         """`π_i / z_i`, the velocity of each head; `pi` is the projected momentum `U p`."""
-        return pi * (-self._log_mobility()).exp()
+        return pi * (-self._log_mobility(pi)).exp()
 
     def force(self, pi: Tensor) -> Tensor:
         """`z_i Σ_j a_ij (1 + (s_i + s_j)/2) v_j` with `s_i = |π_i/z_i|²`, maths.md (S')."""
-        log_z = self._log_mobility()
-        s = self.velocity(pi).square().sum(-1, keepdim=True)
-        weighted = self._average(self.past.extend((s * self._newest[1]).to(self.v.dtype)))
+        log_z = self._log_mobility(pi)
+        s = _speed(pi, log_z)
+        if self._weighted is not None and self._weighted[0] is pi:
+            weighted = self._weighted[1]
+        else:
+            weighted = self._average(self.past.extend((s * self.new_v).to(self.k.dtype)))
         return log_z.exp() * (self.attention + (s * self.attention + weighted) / 2)
+
+    def _log_mobility(self, pi: Tensor) -> Tensor:
+        """`log z_i`, `(B, H, n, 1)`; what else comes from the same pass is kept."""
+        if self._log_z is not None:
+            return self._log_z
+        n, n_key = self.q.shape[-2], self.k.shape[-2]
+        counted = self.causality if self.normalizer == "prefix" else "joint"
+        exact = torch.promote_types(self.q.dtype, torch.float32)
+        count = naive.visible_count(n, n_key, counted, self.q.new_empty(0, dtype=exact))
+        log_count = padding.subtract(count, self.past.padding).log()
+        if self.sweeps:
+
+            def follow(_: Tensor, log_sum: Tensor, pi: Tensor, v: Tensor, log_count: Tensor):
+                return (_speed(pi, _bounded(log_sum - log_count)) * v,)
+
+            rows = pi, self.new_v, log_count.expand(len(pi), 1, n, 1)
+            log_sum, weighted = self.sweep(follow, rows)
+            self._weighted = pi, weighted
+        else:
+            v = self.past.extend(self.new_v)
+            self._attention, log_sum = forms.attend(
+                self.q, self.k, v, causality=self.causality, scale=self.scale
+            )
+        self._log_z = _bounded(log_sum - log_count)
+        return self._log_z
 
     def connection(self, qu: Tensor, ku: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """The two parts of `C(u)`, maths.md (U), in one pass over the scores.
@@ -107,15 +119,63 @@ class SoftmaxField:
         Args:
             qu: the velocity seen as a query, `W_Q u`.
             ku: the velocity seen as a key, `W_K u`.
-            s: `uᵀB⁻¹u`, `(..., 1, n, 1)`, one for all heads.
+            s: `uᵀB⁻¹u`, `(B, 1, n, 1)`, one for all heads.
 
         Returns:
-            `c_i`, the rate of change of `log z_i` along the motion, `(..., H, n, 1)`, and
+            `c_i`, the rate of change of `log z_i` along the motion, `(B, H, n, 1)`, and
             `½ (s_i Att_i + Σ_j a_ij s_j v_j)`, so that `C = c u - (the second, projected)`.
         """
-        k, v = self._newest
-        d, e = k.shape[-1], v.shape[-1]
-        values = self.past.extend(torch.cat([k, ku, s * v], dim=-1))
-        k_mean, ku_mean, weighted = self._average(values).split([d, d, e], dim=-1)
+        values = connection_values(self.new_k, self.new_v, ku, s)
+        if self._attention is not None:
+            return self.contract(self._average(self.past.extend(values)), qu, s)
+        values = self.past.extend(torch.cat([values, self.new_v], dim=-1))
+        e = self.new_v.shape[-1]
+        means, self._attention = self._average(values).split([values.shape[-1] - e, e], dim=-1)
+        return self.contract(means, qu, s)
+
+    def contract(self, means: Tensor, qu: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """What `connection` returns, of the averages of `connection_values`."""
+        d = self.new_k.shape[-1]
+        k_mean, ku_mean, weighted = means.split([d, d, self.new_v.shape[-1]], dim=-1)
         c = self.scale * (qu * k_mean + self.q[..., :d] * ku_mean).sum(-1, keepdim=True)
         return c, (s * self.attention + weighted) / 2
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether attention and what follows from it can be had in one sweep."""
+        whole = self.causality == "prefix" and self.past.length == 0 and self.past.padding is None
+        return whole and forms.sweeps(self.q, self.new_v)
+
+    def sweep(self, follow: Follow, rows: Sequence[Tensor], parameters: Sequence[Tensor] = ()):
+        """Evaluate attention and average the values that `follow` makes of it (see `sweep`).
+
+        Returns:
+            The log-sum-exp; the average of those values; the other results of `follow`.
+        """
+        v = self.past.extend(self.new_v)
+        self._attention, log_sum, means, values, *others = sweep(
+            follow, self.q, self.k, v, rows, parameters, scale=self.scale
+        )
+        self.past.extend(values)
+        return log_sum, means, *others
+
+    def _average(self, values: Tensor) -> Tensor:
+        return forms.average(self.q, self.k, values, causality=self.causality, scale=self.scale)
+
+
+def connection_values(k: Tensor, v: Tensor, ku: Tensor, s: Tensor) -> Tensor:
+    """What the connection averages: `k_j`, `W_K u_j` and `s_j v_j`, side by side."""
+    return torch.cat([k, ku, s * v], dim=-1)
+
+
+def _bounded(log_z: Tensor) -> Tensor:
+    """The mobility enters up to the eighth power (s_j v_j squared by a LayerNorm): it is bounded
+    there, so that scores of any size stay finite. In float32 this is |log z| ≤ 11.
+    """
+    bound = math.log(torch.finfo(log_z.dtype).max) / 8
+    return log_z.clamp(-bound, bound)
+
+
+def _speed(pi: Tensor, log_z: Tensor) -> Tensor:
+    """`s_i = |π_i / z_i|²`."""
+    return (pi * (-log_z).exp()).square().sum(-1, keepdim=True)

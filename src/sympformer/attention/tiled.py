@@ -91,13 +91,17 @@ class Tiles:
         return scores
 
 
-def softmax(scores: Tensor, log_sum: bool) -> tuple[Tensor, Tensor | None]:
-    """Weights, in place of the scores, and the log-sum-exp `(..., 1)` if asked for."""
-    highest = scores.amax(-1, keepdim=True) if log_sum else None
-    weights = torch._softmax(scores, -1, False, out=scores)
+def softmax(scores: Tensor) -> Tensor:
+    """Weights, in place of the scores."""
+    return torch.ops.aten._softmax.out(scores, -1, False, out=scores)
+
+
+def softmax_and_log_sum(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights, in place of the scores, and the log-sum-exp `(..., 1)`."""
+    highest = scores.amax(-1, keepdim=True)
+    weights = softmax(scores)
     # The largest weight is one over the sum of exp(score - highest).
-    total = None if highest is None else highest - weights.amax(-1, keepdim=True).log()
-    return weights, total
+    return weights, highest - weights.amax(-1, keepdim=True).log()
 
 
 def product(room: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -130,9 +134,11 @@ def _forward(
     out = v.new_empty(*q.shape[:-1], v.shape[-1])
     total = v.new_empty((*q.shape[:-1], 1) if log_sum else (0, 1, 1), dtype=tiles.exact)
     for heads, queries, keys in tiles.slices():
-        weights, logs = softmax(tiles.scores(heads, queries, keys), log_sum)
-        if logs is not None:
-            flat(total)[heads, queries] = logs
+        weights = tiles.scores(heads, queries, keys)
+        if log_sum:
+            weights, flat(total)[heads, queries] = softmax_and_log_sum(weights)
+        else:
+            weights = softmax(weights)
         torch.bmm(weights.to(v.dtype), values[heads, keys], out=flat(out)[heads, queries])
     return out, total
 
@@ -156,7 +162,7 @@ def _backward(
     room = tiles.buffer()
     for tile in tiles.slices(backwards=True):
         heads, queries, keys = tile
-        weights, _ = softmax(tiles.scores(*tile), False)
+        weights = softmax(tiles.scores(*tile))
         g_tile = g[heads, queries]
         add_product(dv[heads, keys], weights.to(g.dtype).mT, g_tile)
         slopes = product(room, g_tile, values[heads, keys])

@@ -1,10 +1,11 @@
 """Multi-head softmax attention with its projections: an oracle of a language model."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sympformer.attention.softmax import Normalizer, Past, SoftmaxField
+from sympformer.attention.softmax import Normalizer, Past, SoftmaxField, connection_values
 from sympformer.model.config import ModelConfig
-from sympformer.model.heads import Heads
+from sympformer.model.heads import Field, Heads
 from sympformer.model.layers import linear
 
 
@@ -40,11 +41,13 @@ class Attention(Heads):
         return AttentionField(self, field)
 
 
-class AttentionField:
+class AttentionField(Field):
     """One evaluation of multi-head attention; all arguments and results are `(B, T, d)`."""
 
     def __init__(self, module: Attention, field: SoftmaxField):
         self.module, self.field = module, field
+        self._p: Tensor | None = None
+        self._pi: Tensor
 
     def attention(self) -> Tensor:
         """Plain attention, `Σ_h O_h Σ_j a_ij^h v_j^h`."""
@@ -53,18 +56,46 @@ class AttentionField:
     def velocity(self, p: Tensor) -> Tensor:
         """`Σ_h U_hᵀ (U_h p_i / z_i^h)`: the mobility is symmetric positive semi-definite."""
         m = self.module
-        return m.merge(self.field.velocity(m.split(m.mobility(p)))) @ m.mobility.weight
+        return m.merge(self.field.velocity(self._momentum(p))) @ m.mobility.weight
 
     def force(self, p: Tensor) -> Tensor:
         """`Σ_h O_h z_i^h Σ_j a_ij^h (1 + (s_i^h + s_j^h)/2) v_j^h`, maths.md (S') and "Heads"."""
         m = self.module
-        return m.out(m.merge(self.field.force(m.split(m.mobility(p)))))
+        return m.out(m.merge(self.field.force(self._momentum(p))))
 
     def connection(self, u: Tensor) -> Tensor:
         """`C(u)` of maths.md (U), with `B = I` and `c` averaged over heads."""
         m = self.module
         d = u.shape[-1]
         qu, ku = (m.split(part) for part in (u @ m.qkv.weight[: 2 * d].mT).chunk(2, dim=-1))
-        s = u.square().sum(-1, keepdim=True)
-        c, pull = self.field.connection(qu, ku, s.unsqueeze(-3))
-        return c.mean(-3) * u - m.out(m.merge(pull))
+        return self._project(u, *self.field.connection(qu, ku, _speed(u)))
+
+    def proposal(self, p: Tensor, beta: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        """`W = β p + γ Att` and `C(W)`, in one sweep where that can be."""
+        m, field = self.module, self.field
+        if not field.sweeps:
+            return super().proposal(p, beta, gamma)
+
+        def follow(attention, _, p, k, v, beta, gamma, out, key):
+            w = beta * p + gamma * F.linear(m.merge(attention), out)
+            return connection_values(k, v, m.split(F.linear(w, key)), _speed(w)), w
+
+        query, key, _ = m.qkv.weight.chunk(3)
+        rows, parameters = (p, field.new_k, field.new_v), (beta, gamma, m.out.weight, key)
+        _, means, w = field.sweep(follow, rows, parameters)
+        c, pull = field.contract(means, m.split(F.linear(w, query)), _speed(w))
+        return w, self._project(w, c, pull)
+
+    def _project(self, u: Tensor, c: Tensor, pull: Tensor) -> Tensor:
+        return c.mean(-3) * u - self.module.out(self.module.merge(pull))
+
+    def _momentum(self, p: Tensor) -> Tensor:
+        """`U p` by heads; made once, so that velocity and force of one `p` share a sweep."""
+        if self._p is not p:
+            self._p, self._pi = p, self.module.split(self.module.mobility(p))
+        return self._pi
+
+
+def _speed(u: Tensor) -> Tensor:
+    """`|u|²`, `(B, 1, T, 1)`: one for all heads."""
+    return u.square().sum(-1, keepdim=True).unsqueeze(-3)

@@ -32,3 +32,20 @@ class Heads(nn.Module):
 
     def initialise(self) -> None:
         """Set what does not start from N(0, 0.02)."""
+
+
+class Field:
+    """One evaluation of an oracle; all arguments and results are `(B, T, d)`."""
+
+    def attention(self) -> Tensor:
+        """The acceleration at rest, in velocity form."""
+        raise NotImplementedError
+
+    def connection(self, u: Tensor) -> Tensor:
+        """`C(u)`, the connection of the oracle's metric."""
+        raise NotImplementedError
+
+    def proposal(self, p: Tensor, beta: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        """`W = β p + γ Att` and `C(W)`."""
+        w = beta * p + gamma * self.attention()
+        return w, self.connection(w)

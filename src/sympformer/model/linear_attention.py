@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sympformer.attention.linear import LinearField, SteinMetric
 from sympformer.attention.softmax import Past
 from sympformer.model.config import ModelConfig
-from sympformer.model.heads import Heads
+from sympformer.model.heads import Field, Heads
 from sympformer.model.layers import linear
 
 
@@ -65,7 +65,7 @@ class LinearAttention(LinearHeads):
         return Maps(query, key, value=value, out=self.out.weight)
 
 
-class LinearAttentionField:
+class LinearAttentionField(Field):
     """One evaluation of linear attention; all arguments and results are `(B, T, d)`."""
 
     def __init__(self, module: LinearHeads, x: Tensor, past: Past):

@@ -66,11 +66,13 @@ class VelocityAttention(Nesterov):
     def forward(self, s: Stream, past: Past) -> Stream:
         """Step the stream."""
         field = self.oracle(self.look(s.x, s.p), past)
-        w = self.propose(s.p, field.attention())
         if self.connection == "proposal":
-            c = field.connection(w)
+            w, c = field.proposal(s.p, self.beta(), self.gamma())
             return s._replace(x=s.x + self.norm_v(w - c / 2), p=self.norm_v(w - c))
-        u = self.norm_v(w - field.connection(s.p) if self.connection == "incoming" else w)
+        # The connection first: attention then comes out of the same pass over the scores.
+        c = field.connection(s.p) if self.connection == "incoming" else None
+        w = self.propose(s.p, field.attention())
+        u = self.norm_v(w if c is None else w - c)
         return s._replace(x=self.move(s.x, u), p=u)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sympformer.attention.softmax import Normalizer, Past, SoftmaxField
 from sympformer.model.config import ModelConfig
-from sympformer.model.heads import Heads
+from sympformer.model.heads import Field, Heads
 from sympformer.model.linear_attention import LinearHeads, Maps
 
 
@@ -73,7 +73,7 @@ class TiedAttention(Heads):
         return TiedField(self, x, past)
 
 
-class TiedField:
+class TiedField(Field):
     """One evaluation of tied softmax attention; all arguments and results are `(B, T, d)`."""
 
     def __init__(self, module: TiedAttention, x: Tensor, past: Past):
@@ -89,6 +89,8 @@ class TiedField:
             normalizer=module.normalizer,
             past=past,
         )
+        self._p: Tensor | None = None
+        self._pi: Tensor
 
     def attention(self) -> Tensor:
         """`Σ_j a_ij V x_j`."""
@@ -96,11 +98,11 @@ class TiedField:
 
     def velocity(self, p: Tensor) -> Tensor:
         """`B p_i / z_i`."""
-        return self.field.velocity((p @ self.L).unsqueeze(-3)).squeeze(-3) @ self.L.mT
+        return self.field.velocity(self._momentum(p)).squeeze(-3) @ self.L.mT
 
     def force(self, p: Tensor) -> Tensor:
         """`z_i Σ_j a_ij (1 + (s_i + s_j)/2) A x_j`, maths.md (S')."""
-        return self.field.force((p @ self.L).unsqueeze(-3)).squeeze(-3)
+        return self.field.force(self._momentum(p)).squeeze(-3)
 
     def connection(self, u: Tensor) -> Tensor:
         """`C(u)` of maths.md (U), `s_i = u_iᵀB⁻¹u_i`."""
@@ -110,6 +112,12 @@ class TiedField:
         s = flat.square().sum(-2)[..., None, :, None].to(u.dtype)
         c, pull = self.field.connection((u @ self.A).unsqueeze(-3), u.unsqueeze(-3), s)
         return c.squeeze(-3) * u - self._raise(pull.squeeze(-3))
+
+    def _momentum(self, p: Tensor) -> Tensor:
+        """`Lᵀp`, made once, so that velocity and force of one `p` share a sweep."""
+        if self._p is not p:
+            self._p, self._pi = p, (p @ self.L).unsqueeze(-3)
+        return self._pi
 
     def _raise(self, covector: Tensor) -> Tensor:
         """`B` times a covector."""

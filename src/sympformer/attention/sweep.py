@@ -1,0 +1,161 @@
+"""Two averages over the same weights, the second of values that depend on the first's result.
+
+The accelerated layers attend twice: the momentum form needs every token's `z_j` before it can weigh
+`s_j v_j`, and `C(W)` on the proposal `W` needs every token's attention. Under prefix causality
+neither has to wait for the whole first pass: row i needs the rows j ≤ i only. Tiles are swept from
+the first queries to the last, and each tile's second values are made as soon as its first averages
+are there; the backward pass sweeps from the last to the first, where a tile's second values have
+got all of their gradient before it arrives at them. So the weights are made once forward and once
+backward, as for a single attention.
+
+Multiplications for a query-key pair, heads of width d, first and second values of width e and f:
+`d + e + f` forward, `3d + 2(e + f)` backward. In two passes: `2d + e + f` and `6d + 2(e + f)`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sympformer.attention.tiled import (
+    Tiles,
+    add_product,
+    flat,
+    product,
+    softmax,
+    softmax_and_log_sum,
+)
+
+Follow = Callable[..., Sequence[Tensor]]
+"""`follow(average, log_sum, *rows, *parameters)`, all of some tokens: their second values, and
+whatever else of theirs is wanted (it must not look at other tokens)."""
+
+
+def sweep(
+    follow: Follow,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rows: Sequence[Tensor] = (),
+    parameters: Sequence[Tensor] = (),
+    *,
+    scale: float,
+) -> tuple[Tensor, ...]:
+    """Average `v`, make the second values of the averages by `follow`, average those.
+
+    The sums are over j ≤ i.
+
+    Args:
+        follow: makes the second values; it is called tile by tile, and again in the backward pass.
+        q: queries `(B, H, n, d)`.
+        k: keys `(B, H, n, d)`.
+        v: first values `(B, H, n, e)`.
+        rows: what `follow` wants to know of the tokens, each `(B, ..., n, ·)`.
+        parameters: what else it depends on with a gradient.
+        scale: factor of the scores.
+
+    Returns:
+        The average of `v`, `(B, H, n, e)`; the log-sum-exp, `(B, H, n, 1)`; the average of the
+        second values; these themselves, without a gradient; the other results of `follow`.
+    """
+    return _Sweep.apply(follow, len(rows), scale, q, k, v.to(q.dtype), *rows, *parameters)
+
+
+class _Sweep(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, follow: Follow, n_rows: int, scale: float, q, k, v, *others: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        rows, parameters = others[:n_rows], others[n_rows:]
+        tiles = Tiles(q, k, True, scale, group=q.shape[1])
+        average = v.new_empty(v.shape)
+        log_sum = v.new_empty(*v.shape[:-1], 1, dtype=tiles.exact)
+        values, second, out, extras = flat(v), v, v, []
+        for tile in tiles.slices():
+            heads, queries, keys = tile
+            here = _tokens(heads, queries, q.shape[1])
+            weights, flat(log_sum)[heads, queries] = softmax_and_log_sum(tiles.scores(*tile))
+            weights = weights.to(v.dtype)
+            torch.bmm(weights, values[heads, keys], out=flat(average)[heads, queries])
+            made = follow(average[here], log_sum[here], *(t[here] for t in rows), *parameters)
+            if second is v:  # only now are the shapes known
+                second, out = (v.new_empty(*v.shape[:-1], made[0].shape[-1]) for _ in range(2))
+                extras = [_whole(part, q) for part in made[1:]]
+            for whole, part in zip([second, *extras], made, strict=True):
+                whole[here] = part
+            torch.bmm(weights, flat(second)[heads, keys], out=flat(out)[heads, queries])
+        ctx.save_for_backward(q, k, v, average, log_sum, second, out, *others)
+        ctx.follow, ctx.n_rows, ctx.scale = follow, n_rows, scale
+        ctx.autocast = _autocast(q.device.type)
+        ctx.mark_non_differentiable(second)
+        return average, log_sum, out, second, *extras
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g_average, g_log_sum, g_out, _, *g_extras: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        q, k, v, average, log_sum, second, out, *others = ctx.saved_tensors
+        rows, parameters = others[: ctx.n_rows], others[ctx.n_rows :]
+        needed = [True, True, *ctx.needs_input_grad[6:]]
+        tiles = Tiles(q, k, True, ctx.scale, group=q.shape[1])
+        dq, room, values = torch.empty_like(tiles.q), tiles.buffer(), flat(v)
+        dk, dv, d_second = (torch.zeros_like(flat(t), dtype=tiles.exact) for t in (k, v, second))
+        d_others = [
+            torch.zeros_like(t) if n else None for t, n in zip(others, needed[2:], strict=True)
+        ]
+        g_out = flat(g_out)
+        for tile in tiles.slices(backwards=True):
+            heads, queries, keys = tile
+            here = _tokens(heads, queries, q.shape[1])
+            weights = softmax(tiles.scores(*tile))
+            transposed = weights.to(v.dtype).mT
+            g = g_out[heads, queries]
+            add_product(d_second[heads, keys], transposed, g)
+            slopes = product(room, g, flat(second)[heads, keys])
+            shift = (g * flat(out)[heads, queries]).sum(-1, keepdim=True, dtype=tiles.exact)
+            # No later tile reads these tokens' second values: their gradient is complete.
+            inputs = [average[here], log_sum[here], *(t[here] for t in rows), *parameters]
+            inputs = [t.detach().requires_grad_(n) for t, n in zip(inputs, needed, strict=True)]
+            with torch.enable_grad(), torch.autocast(q.device.type, **ctx.autocast):
+                made = ctx.follow(*inputs)
+            incoming = [d_second.view(second.shape)[here], *(g[here] for g in g_extras)]
+            h_average, h_log_sum, *h_others = _gradients(made, incoming, inputs)
+            for i, (whole, part) in enumerate(zip(d_others, h_others, strict=True)):
+                if whole is not None and part is not None:
+                    (whole[here] if i < ctx.n_rows else whole).add_(part)
+            g = flat(g_average[here] if h_average is None else g_average[here] + h_average)
+            h = g_log_sum[here] if h_log_sum is None else g_log_sum[here] + h_log_sum
+            add_product(dv[heads, keys], transposed, g)
+            add_product(slopes, g, values[heads, keys].mT)
+            shift += (g * flat(average)[heads, queries]).sum(-1, keepdim=True, dtype=tiles.exact)
+            slopes = slopes.sub_(shift - flat(h)).mul_(weights).mul_(ctx.scale).to(q.dtype)
+            torch.bmm(slopes, tiles.k[heads, keys], out=dq[heads, queries])
+            add_product(dk[heads, keys], slopes.mT, tiles.q[heads, queries])
+        gradients = (dq.view(q.shape), dk.to(k.dtype).view(k.shape), dv.to(v.dtype).view(v.shape))
+        return None, None, None, *gradients, *d_others
+
+
+def _tokens(heads: slice, queries: slice, group: int) -> tuple:
+    """Where the tokens of a tile are in a tensor `(B, ..., n, ·)`."""
+    return slice(heads.start // group, heads.stop // group), ..., queries, slice(None)
+
+
+def _whole(part: Tensor, q: Tensor) -> Tensor:
+    """Room for all tokens' results, of which `part` is that of some."""
+    return part.new_empty(q.shape[0], *part.shape[1:-2], q.shape[-2], part.shape[-1])
+
+
+def _autocast(device: str) -> dict[str, Any]:
+    """The state of autocast, as its own arguments: the backward pass repeats it."""
+    enabled = torch.is_autocast_enabled(device)
+    return {"enabled": enabled, "dtype": torch.get_autocast_dtype(device)}
+
+
+def _gradients(
+    outputs: Sequence[Tensor], incoming: Sequence[Tensor], inputs: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """What reaches each of the inputs; None where nothing does."""
+    pairs = [(o, g.to(o.dtype)) for o, g in zip(outputs, incoming, strict=True) if o.requires_grad]
+    wanted = [t for t in inputs if t.requires_grad]
+    outputs, incoming = zip(*pairs, strict=True)
+    found = iter(torch.autograd.grad(outputs, wanted, incoming, allow_unused=True))
+    return [next(found) if t.requires_grad else None for t in inputs]
