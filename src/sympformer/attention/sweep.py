@@ -22,6 +22,8 @@ from torch.autograd.function import once_differentiable
 from sympformer.attention.tiled import (
     Tiles,
     add_product,
+    as_rows,
+    averages,
     flat,
     product,
     softmax,
@@ -76,14 +78,14 @@ class _Sweep(torch.autograd.Function):
             here = _tokens(heads, queries, q.shape[1])
             weights, flat(log_sum)[heads, queries] = softmax_and_log_sum(tiles.scores(*tile))
             weights = weights.to(v.dtype)
-            torch.bmm(weights, values[heads, keys], out=flat(average)[heads, queries])
+            flat(average)[heads, queries] = averages(weights, values[heads, keys])
             made = follow(average[here], log_sum[here], *(t[here] for t in rows), *parameters)
             if second is v:  # only now are the shapes known
                 second, out = (v.new_empty(*v.shape[:-1], made[0].shape[-1]) for _ in range(2))
                 extras = [_whole(part, q) for part in made[1:]]
             for whole, part in zip([second, *extras], made, strict=True):
                 whole[here] = part
-            torch.bmm(weights, flat(second)[heads, keys], out=flat(out)[heads, queries])
+            flat(out)[heads, queries] = averages(weights, flat(second)[heads, keys])
         ctx.save_for_backward(q, k, v, average, log_sum, second, out, *others)
         ctx.follow, ctx.n_rows, ctx.scale = follow, n_rows, scale
         ctx.autocast = _autocast(q.device.type)
@@ -98,7 +100,7 @@ class _Sweep(torch.autograd.Function):
         needed = [True, True, *ctx.needs_input_grad[6:]]
         tiles = Tiles(q, k, True, ctx.scale, group=q.shape[1])
         dq, room, values = torch.empty_like(tiles.q), tiles.buffer(), flat(v)
-        dk, dv, d_second = (torch.zeros_like(flat(t), dtype=tiles.exact) for t in (k, v, second))
+        dk, dv, d_second = (tiles.sums(flat(t)) for t in (k, v, second))
         d_others = [
             torch.zeros_like(t) if n else None for t, n in zip(others, needed[2:], strict=True)
         ]
@@ -107,9 +109,9 @@ class _Sweep(torch.autograd.Function):
             heads, queries, keys = tile
             here = _tokens(heads, queries, q.shape[1])
             weights = softmax(tiles.scores(*tile))
-            transposed = weights.to(v.dtype).mT
+            low = weights.to(v.dtype)
             g = g_out[heads, queries]
-            add_product(d_second[heads, keys], transposed, g)
+            add_product(d_second[heads, :, keys], g, low)
             slopes = product(room, g, flat(second)[heads, keys])
             shift = (g * flat(out)[heads, queries]).sum(-1, keepdim=True, dtype=tiles.exact)
             # No later tile reads these tokens' second values: their gradient is complete.
@@ -117,20 +119,20 @@ class _Sweep(torch.autograd.Function):
             inputs = [t.detach().requires_grad_(n) for t, n in zip(inputs, needed, strict=True)]
             with torch.enable_grad(), torch.autocast(q.device.type, **ctx.autocast):
                 made = ctx.follow(*inputs)
-            incoming = [d_second.view(second.shape)[here], *(g[here] for g in g_extras)]
+            incoming = [as_rows(d_second[heads, :, queries], made[0]), *(g[here] for g in g_extras)]
             h_average, h_log_sum, *h_others = _gradients(made, incoming, inputs)
             for i, (whole, part) in enumerate(zip(d_others, h_others, strict=True)):
                 if whole is not None and part is not None:
                     (whole[here] if i < ctx.n_rows else whole).add_(part)
             g = flat(g_average[here] if h_average is None else g_average[here] + h_average)
             h = g_log_sum[here] if h_log_sum is None else g_log_sum[here] + h_log_sum
-            add_product(dv[heads, keys], transposed, g)
-            add_product(slopes, g, values[heads, keys].mT)
+            add_product(dv[heads, :, keys], g, low)
+            add_product(slopes, g.mT, values[heads, keys].mT)
             shift += (g * flat(average)[heads, queries]).sum(-1, keepdim=True, dtype=tiles.exact)
             slopes = slopes.sub_(shift - flat(h)).mul_(weights).mul_(ctx.scale).to(q.dtype)
-            torch.bmm(slopes, tiles.k[heads, keys], out=dq[heads, queries])
-            add_product(dk[heads, keys], slopes.mT, tiles.q[heads, queries])
-        gradients = (dq.view(q.shape), dk.to(k.dtype).view(k.shape), dv.to(v.dtype).view(v.shape))
+            dq[heads, queries] = averages(slopes, tiles.k[heads, keys])
+            add_product(dk[heads, :, keys], tiles.q[heads, queries], slopes)
+        gradients = dq.view(q.shape), as_rows(dk, k), as_rows(dv, v)
         return None, None, None, *gradients, *d_others
 
 

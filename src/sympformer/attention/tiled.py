@@ -62,14 +62,18 @@ class Tiles:
         self.rows = min(ROWS, self.n)
         groups = max(1, ELEMENTS // (self.rows * self.n_key * group))
         self.heads = min(len(self.q), groups * group)
-        self.unseen = torch.ones(self.rows, self.rows, dtype=torch.bool, device=q.device).triu(1)
         self.exact = torch.promote_types(q.dtype, torch.float32)
         """Type of the scores: float32 or better."""
+        self._unseen = q.new_full((self.rows, self.rows), -math.inf, dtype=self.exact).triu(1)
         self._scores = self.buffer()
 
     def buffer(self) -> Tensor:
         """Room for the scores of one tile."""
         return self.q.new_empty(self.heads * self.rows * self.n_key, dtype=self.exact)
+
+    def sums(self, t: Tensor) -> Tensor:
+        """Zeros for a sum over queries, like `t` but transposed: thin sums are fast as rows."""
+        return torch.zeros_like(t.mT, dtype=self.exact, memory_format=torch.contiguous_format)
 
     def slices(self, backwards: bool = False) -> Iterator[tuple[slice, slice, slice]]:
         """Heads, queries and visible keys of each tile; the last queries first if backwards."""
@@ -87,7 +91,8 @@ class Tiles:
             scores.mul_(self.scale)
         if self.masked:
             now = queries.stop - queries.start
-            scores[..., keys.stop - now :].masked_fill_(self.unseen[:now, :now], -math.inf)
+            # Zero first: whatever stood there (inf, NaN), the sum is -inf. Faster than a fill.
+            scores[..., keys.stop - now :].tril_().add_(self._unseen[:now, :now])
         return scores
 
 
@@ -113,12 +118,22 @@ def product(room: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return out.copy_(torch.bmm(a, b.mT))
 
 
+def averages(weights: Tensor, values: Tensor) -> Tensor:
+    """`weights @ values`, made as its transpose: thin results are fast as rows, not as columns."""
+    return torch.bmm(values.mT, weights.mT).mT
+
+
 def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """`total += a b` of two batches of matrices."""
+    """`total += aᵀ b` of two batches of matrices, `a` thin."""
     if a.dtype == total.dtype:
-        total.baddbmm_(a, b)
+        total.baddbmm_(a.mT, b)
     else:
-        total += torch.bmm(a, b)
+        total += torch.bmm(a.mT, b)
+
+
+def as_rows(sums: Tensor, like: Tensor) -> Tensor:
+    """What `Tiles.sums` was for, in the shape and type of `like`."""
+    return sums.mT.to(like.dtype).reshape(like.shape).contiguous()
 
 
 def flat(t: Tensor) -> Tensor:
@@ -139,7 +154,7 @@ def _forward(
             weights, flat(total)[heads, queries] = softmax_and_log_sum(weights)
         else:
             weights = softmax(weights)
-        torch.bmm(weights.to(v.dtype), values[heads, keys], out=flat(out)[heads, queries])
+        flat(out)[heads, queries] = averages(weights.to(v.dtype), values[heads, keys])
     return out, total
 
 
@@ -156,20 +171,18 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k, v for the gradient `g` of the average, as `P ∘ (g·v_j - shift_i)`."""
     tiles, values, g, shift = Tiles(q, k, masked, scale), flat(v), flat(g), flat(shift)
-    dq = torch.empty_like(tiles.q)
-    dk = torch.zeros_like(tiles.k, dtype=tiles.exact)
-    dv = torch.zeros_like(values, dtype=tiles.exact)
-    room = tiles.buffer()
+    dq, room = torch.empty_like(tiles.q), tiles.buffer()
+    dk, dv = tiles.sums(tiles.k), tiles.sums(values)
     for tile in tiles.slices(backwards=True):
         heads, queries, keys = tile
         weights = softmax(tiles.scores(*tile))
         g_tile = g[heads, queries]
-        add_product(dv[heads, keys], weights.to(g.dtype).mT, g_tile)
+        add_product(dv[heads, :, keys], g_tile, weights.to(g.dtype))
         slopes = product(room, g_tile, values[heads, keys])
         slopes = slopes.sub_(shift[heads, queries]).mul_(weights).mul_(scale).to(q.dtype)
-        torch.bmm(slopes, tiles.k[heads, keys], out=dq[heads, queries])
-        add_product(dk[heads, keys], slopes.mT, tiles.q[heads, queries])
-    return dq.view(q.shape), dk.to(k.dtype).view(k.shape), dv.to(v.dtype).view(v.shape)
+        dq[heads, queries] = averages(slopes, tiles.k[heads, keys])
+        add_product(dk[heads, :, keys], tiles.q[heads, queries], slopes)
+    return dq.view(q.shape), as_rows(dk, k), as_rows(dv, v)
 
 
 @_backward.register_fake
