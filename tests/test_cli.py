@@ -44,6 +44,13 @@ def test_train_eval_generate_resume_audit(tmp_path, capsys):
     assert found["loss"] > found["floor"] > 0
     assert run("generate", out, "--prompt", "once upon a time", "--max-new-tokens", "5") == 0
     assert capsys.readouterr().out.lower().startswith("once upon a time")
+    prompts = ["--prompt", "once upon a time", "--prompt", "she"]
+    assert run("generate", out, *prompts, "--temperature", "0", "--max-new-tokens", "5") == 0
+    together = capsys.readouterr().out.rstrip("\n").split("\n---\n")
+    for prompt, text in zip(prompts[1::2], together, strict=True):
+        alone = ["--prompt", prompt, "--temperature", "0", "--max-new-tokens", "5"]
+        assert run("generate", out, *alone) == 0
+        assert capsys.readouterr().out == text + "\n"
     assert run("audit", out, "--length", "16") == 0
     assert "CAUSAL" in capsys.readouterr().out
 

@@ -111,7 +111,7 @@ class Decoder(nn.Module):
         for _ in range(max_new_tokens):
             out = self(new, cache=cache)
             cache = out.cache
-            new = sample(out.logits[:, -1], *sampling)
+            new = sample(out.last_logits, *sampling)
             if stop is not None:
                 new = new.masked_fill(ended, stop)
                 ended = new == stop
