@@ -6,7 +6,8 @@ from torch.func import jvp
 
 from sympformer import lab
 from sympformer.attention import naive
-from sympformer.attention.linear import LinearField, SteinMetric, masked, recurrent
+from sympformer.attention.linear import LinearField, SteinMetric
+from sympformer.attention.prefix_sums import masked, recurrent
 from sympformer.model.cache import Recorder
 
 CAUSALITIES = ["prefix", "joint"]
@@ -133,7 +134,7 @@ def test_connection_is_the_naive_one(causality, ridge):
     x, u, A, V = problem(n=9)
     L = torch.linalg.cholesky(A)
     k, ku = x @ L, u @ L
-    metric = SteinMetric(k, ku, u, ridge=ridge, causality=causality, past=Recorder(None))
+    metric = SteinMetric(k, ku, u, scale=1.0, ridge=ridge, causality=causality, past=Recorder(None))
     attention = naive.linear_average(x @ A, x, causality) @ x @ V + ridge * x @ V
     got = attention - metric.connection(metric.repulsion() @ L.T)
     expected = naive.linear_acceleration(x, u, A, V, ridge, causality)
@@ -147,7 +148,7 @@ def test_momentum_of_a_velocity_is_bounded_in_float32(size):
     k[:, 100:120] = 0.0  # keys that see nothing, not even themselves
     u = random(4, 257, 8, seed=1, dtype=torch.float32)
     ridge, n = 0.5, torch.arange(1, 258)[:, None]
-    pi = SteinMetric(k, k, u, ridge=ridge, past=Recorder(None)).pi
+    pi = SteinMetric(k, k, u, scale=1.0, ridge=ridge, past=Recorder(None)).pi
     assert (n * pi.square()).sum() <= (n * u.square()).sum() / ridge**2
     again = naive.linear_average(k.double(), k.double(), "prefix") @ pi.double() + ridge * pi
     assert (again - u).abs().max() < 1e-4 * max(1, size)
@@ -157,7 +158,9 @@ def test_finite_for_extreme_keys_in_float32():
     inputs = [random(2, 65, 8, seed=s, dtype=torch.float32).requires_grad_() for s in range(2)]
     for size in (1e-4, 1.0, 1e3):
         k = size * inputs[0]
-        metric = SteinMetric(k, size * inputs[1], inputs[1], ridge=1.0, past=Recorder(None))
+        metric = SteinMetric(
+            k, size * inputs[1], inputs[1], scale=1.0, ridge=1.0, past=Recorder(None)
+        )
         c = metric.connection(size * metric.repulsion())
         normalised = torch.nn.functional.layer_norm(c, c.shape[-1:])
         gradients = torch.autograd.grad(normalised.sum(), inputs)
@@ -171,7 +174,7 @@ def test_split_and_resume(split):
 
     def results(part, past):
         field = LinearField(q[:, part], k[:, part], scale=0.5, past=past)
-        metric = SteinMetric(k[:, part], ku[:, part], u[:, part], ridge=0.3, past=past)
+        metric = SteinMetric(k[:, part], ku[:, part], u[:, part], scale=0.5, ridge=0.3, past=past)
         return [
             field.velocity(pi[:, part]),
             field.repulsion(pi[:, part]),

@@ -98,12 +98,12 @@ class LinearAttentionField(Field):
 
     def connection(self, u: Tensor) -> Tensor:
         """`C(u)` of the metric whose kernel is that of the keys; each head moves its own slice."""
-        m, root = self.module, self.module.scale**0.5
-        key = root * self.maps.key
+        m, key = self.module, self.maps.key
         metric = SteinMetric(
-            self.field.k / root,
+            self.field.k,
             m.split(F.linear(u, key)),
             m.split(u),
+            scale=m.scale,
             ridge=m.ridge,
             causality=m.causality,
             past=self.past,

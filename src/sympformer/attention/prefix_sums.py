@@ -1,0 +1,158 @@
+"""Weighted sums over earlier tokens, `Σ_{j≤i} (q_i·k_j) v_j`: the forms of linear attention.
+
+All forms share one signature. A sum over earlier tokens is one d×e matrix, the state
+`S = Σ_j k_j v_jᵀ`, however many tokens it sums. Forms other than the formula sum in float32 or
+better, whatever the inputs are, and give the result back in the dtype of the values.
+"""
+
+from contextlib import AbstractContextManager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sympformer.attention.naive import Causality
+
+
+def masked(
+    q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", state: Tensor | None = None
+) -> Tensor:
+    """`Σ_j (q_i·k_j) v_j` over the visible tokens, through one n×n product: the formula.
+
+    Args:
+        q: queries `(..., n, d)`.
+        k: keys `(..., n, d)` of the same tokens.
+        v: values `(..., n, e)`, of any width.
+        causality: "prefix" sums over j ≤ i, "joint" over all.
+        state: what earlier tokens left, `Σ_j k_j v_jᵀ`, `(..., d, e)`.
+
+    Returns:
+        `(..., n, e)`.
+    """
+    product = q @ k.mT
+    out = (product.tril() if causality == "prefix" else product) @ v
+    return out if state is None else out + q @ state.to(q.dtype)
+
+
+def recurrent(
+    q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", state: Tensor | None = None
+) -> Tensor:
+    """As `masked`, token by token through the state `S_i = S_{i-1} + k_i v_iᵀ`."""
+    with full_precision(q):
+        if causality == "joint":
+            return (wide(q) @ accumulate(state, k, v)).to(v.dtype)
+        out = []
+        for i in range(q.shape[-2]):
+            now = slice(i, i + 1)
+            state = accumulate(state, k[..., now, :], v[..., now, :])
+            out.append((wide(q[..., now, :]) @ state).to(v.dtype))
+        return torch.cat(out, dim=-2)
+
+
+def chunked(
+    q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", state: Tensor | None = None
+) -> Tensor:
+    """As `masked`, in chunks of C tokens: a C×C product inside each, one state between them.
+
+    O(n (d e + C d + C e)) time; kept for the backward pass are the inputs, and nothing else.
+    """
+    n, size = q.shape[-2], chunk_size(k, v)
+    if causality == "prefix" and n > size:
+        state = new_state(k, v) if state is None else state
+        return _Chunked.apply(q, k, v, state, size)
+    with full_precision(q):
+        if causality == "joint":
+            return (wide(q) @ accumulate(state, k, v)).to(v.dtype)
+        return masked(wide(q), wide(k), wide(v), state=state).to(v.dtype)
+
+
+weighted_sum = chunked
+"""The form that models use."""
+
+
+class _Chunked(torch.autograd.Function):
+    """The prefix sum, all chunks at once: they are an axis of every tensor.
+
+    The backward pass sums over earlier tokens for the queries, over later ones for the keys and
+    the values; it makes the products and the states anew.
+    """
+
+    @staticmethod
+    def forward(q: Tensor, k: Tensor, v: Tensor, state: Tensor, size: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        out = torch.empty_like(v)  # laid out as the values are: heads may lie within tokens
+        with full_precision(q):
+            q, k, v = (chunks(t, size) for t in (q, k, v))
+            parts = (q @ k.mT).tril_() @ v
+            parts += q @ _before(k.mT @ v, state)
+            return out.copy_(unchunk(parts, out))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # pyright: ignore[reportIncompatibleMethodOverride]
+        *tensors, ctx.size = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        *given, state = ctx.saved_tensors
+        with full_precision(grad):
+            q, k, v, g = (chunks(t, ctx.size) for t in (*given, grad))
+            earlier, pull = _before(k.mT @ v, state), q.mT @ g
+            later = _before(pull.flip(-3), torch.zeros_like(state)).flip(-3)
+            product = (q @ k.mT).tril_()
+            dv = product.mT @ g + k @ later
+            product = (g @ v.mT).tril_()
+            dq = product @ k + g @ earlier.mT
+            dk = product.mT @ q + v @ later.mT
+            gradients = (
+                torch.empty_like(t).copy_(unchunk(d, t))
+                for d, t in zip((dq, dk, dv), given, strict=True)
+            )
+            return *gradients, pull.sum(-3).to(state.dtype), None
+
+
+def accumulate(state: Tensor | None, k: Tensor, v: Tensor) -> Tensor:
+    """`state + Σ_j k_j v_jᵀ`, in float32 or better: it sums over all tokens ever seen."""
+    with full_precision(k):
+        new = wide(k).mT @ wide(v)
+    return new if state is None else state + new
+
+
+def new_state(k: Tensor, v: Tensor) -> Tensor:
+    """The state before the first token, zeros `(..., d, e)` in float32 or better."""
+    return wide(k).new_zeros(*k.shape[:-2], k.shape[-1], v.shape[-1])
+
+
+def chunk_size(k: Tensor, v: Tensor) -> int:
+    """Tokens a chunk: as many as a state has rows balances both; fewer than 32 make small work."""
+    return min(max(16, k.shape[-1], v.shape[-1]), 128)
+
+
+def chunks(x: Tensor, size: int, fill: float = 0.0) -> Tensor:
+    """`(..., n, d)` as `(..., N, size, d)`, in float32 or better, the last chunk filled up."""
+    x, missing = wide(x), -x.shape[-2] % size
+    if missing:
+        x = F.pad(x, (0, 0, 0, missing), value=fill)
+    return x.unflatten(-2, (-1, size)).contiguous()
+
+
+def unchunk(x: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `chunks`, for as many tokens as `like` has."""
+    return x.flatten(-3, -2)[..., : like.shape[-2], :]
+
+
+def wide(x: Tensor) -> Tensor:
+    """In float32, or in its own dtype where that is better."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def full_precision(like: Tensor) -> AbstractContextManager:
+    """Switch autocast off: it would make products of states in half precision."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def _before(own: Tensor, first: Tensor) -> Tensor:
+    """`first` and the sum over earlier chunks of what each has of its own, `(..., N, d, e)`.
+
+    The last of `own` is in no sum, so that nothing of a token reaches an earlier chunk.
+    """
+    return torch.cat([first.unsqueeze(-3), own[..., :-1, :, :]], dim=-3).cumsum(-3)
