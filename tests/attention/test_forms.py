@@ -130,8 +130,8 @@ def test_the_operator_is_well_formed():
         torch.library.opcheck(tiled._forward, (q, k, v, True, 0.5, log_sum))
 
 
-def chosen(n, n_key, width, log_sum=False):
-    q, k, v = torch.randn(2, n, 8), torch.randn(2, n_key, 8), torch.randn(2, n_key, width)
+def chosen(n, n_key, width, log_sum=False, heads=8):
+    q, k, v = torch.randn(2, n, heads), torch.randn(2, n_key, heads), torch.randn(2, n_key, width)
     with forms.recorded() as used:
         forms.attend(q, k, v) if log_sum else forms.average(q, k, v)
     (line,) = used
@@ -142,6 +142,8 @@ def test_the_choice():
     assert chosen(1, 300, 8) == "naive"
     assert chosen(64, 64, 8) == "fused"
     assert chosen(300, 300, 8) == "tiled"
+    assert chosen(300, 300, 16, heads=16) == "fused"
+    assert chosen(600, 600, 16, heads=16) == "tiled"
     assert chosen(64, 64, 24) == "tiled"
     assert chosen(64, 64, 8, log_sum=True) == "tiled"
     with forms.using("naive"):

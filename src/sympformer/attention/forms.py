@@ -21,8 +21,9 @@ from sympformer.attention import fused, naive, tiled
 from sympformer.attention.naive import Causality
 from sympformer.errors import InputError, lookup
 
-LONG = 256
-"""Keys from which tiles outrun torch's fused attention on a processor (docs/speed.md)."""
+LONG, LONG_IF_NARROW, NARROW = 512, 128, 16
+"""Keys from which tiles outrun torch's fused attention on a processor, and from which they do where
+heads are narrower than a vector of its registers (measured: docs/speed.md)."""
 
 
 class _Kernels:
@@ -116,7 +117,8 @@ def _fastest(q: Tensor, k: Tensor, v: Tensor, log_sum: bool) -> str:
         return "naive"  # one row of scores
     plain = not log_sum and v.shape[-1] <= q.shape[-1]
     if q.device.type == "cpu":
-        return "fused" if plain and k.shape[-2] < LONG else "tiled"
+        long = LONG_IF_NARROW if q.shape[-1] < NARROW else LONG
+        return "fused" if plain and k.shape[-2] < long else "tiled"
     if plain:
         return "fused"
     return "triton" if q.is_cuda and _has_triton() else "tiled"
