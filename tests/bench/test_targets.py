@@ -77,6 +77,7 @@ def test_limits_are_judged(groups):
         "yes",
         "0.50 (0.50–0.62)",
     )
+    assert (met["operations"], share["operations"], bytes_["operations"]) == ("1.00", "-", "-")
     assert (share["over"], share["target"], share["met"]) == ("matmul peak", "≥ 0.9", "no")
     assert (bytes_["measured"], bytes_["met"]) == ("1.10 (1.05–1.10)", "yes")
 

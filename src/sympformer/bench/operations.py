@@ -9,6 +9,7 @@ from torch import nn
 from sympformer.bench import flops
 from sympformer.bench.case import DECODED, Case
 from sympformer.bench.timing import REPEATS
+from sympformer.model import LanguageModel
 from sympformer.train import TrainConfig
 from sympformer.train.optimizer import adamw
 
@@ -58,8 +59,11 @@ Made = tuple[Callable[[], object], int, float]
 
 def _step(case: Case, model: nn.Module) -> Made:
     """Forward, backward, AdamW as the training loop builds it."""
-    if case.compile:
-        model.compile()
+    if case.compile and isinstance(model, LanguageModel):
+        for block in model.blocks:  # as the training loop does
+            block.compile(fullgraph=True, dynamic=False)
+    elif case.compile:
+        model.compile(dynamic=False)
     optimizer = adamw(model, TrainConfig())
     ids = case.tokens(case.length + 1)
     tokens, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()

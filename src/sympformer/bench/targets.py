@@ -93,13 +93,13 @@ def target_table(groups: Sequence[Group], report: Report) -> Table:
         "Cost: time a token (median; in brackets the quartiles of the rounds), or bytes a token of "
         "a training step's peak memory above the process before (in brackets also those of the "
         "whole process; both must meet the limit).",
-        "plain-gpt is a GPT written on torch's fused attention; the last column is the ratio to "
-        "our own gpt.",
+        'plain-gpt is a GPT written on torch\'s fused attention; "over gpt" is the ratio to our own '
+        'gpt, "operations" the ratio of the operations a token by formula (docs/speed.md).',
     )
     return Table(COLUMNS, tuple(rows), frozenset(unmet), machine_line(report), notes, ())
 
 
-COLUMNS = ("case", "cost of", "over", "target", "measured", "met", "over gpt")
+COLUMNS = ("case", "cost of", "over", "target", "measured", "met", "over gpt", "operations")
 
 
 def target_dicts(groups: Sequence[Group], report: Report) -> list[dict[str, Any]]:
@@ -113,12 +113,21 @@ def _row(group: Group, target: Target, measured: Ratio | None, report: Report) -
     names = (group.title, _name(target.of), _name(target.over) if target.over else PEAK, limit)
     if measured is None:
         ran = report.find(group.name, target.of) is not None
-        return *names, NONE, FAILED if ran else "not run", NONE
+        return *names, NONE, FAILED if ran else "not run", NONE, NONE
     own = None
     if target.over is not None and target.over.model != target.of.model != OWN:
         own = target.measured(group.name, report, OWN)
     met = "yes" if target.meets(measured) else "no"
-    return *names, shown(measured), met, shown(own)
+    return *names, shown(measured), met, shown(own), _operations(group, target, report)
+
+
+def _operations(group: Group, target: Target, report: Report) -> str:
+    """The ratio of the operations a token, which are counted for times only."""
+    of = report.find(group.name, target.of)
+    over = report.find(group.name, target.over) if target.over else None
+    if of is None or over is None or not of.flops or not over.flops:
+        return NONE
+    return f"{of.flops / of.tokens / (over.flops / over.tokens):.2f}"
 
 
 def _name(case: Case) -> str:
