@@ -86,7 +86,9 @@ class SoftmaxField:
             weighted = self._weighted[1]
         else:
             weighted = self._average(self.past.extend((s * self.new_v).to(self.k.dtype)))
-        return log_z.exp() * (self.attention + (s * self.attention + weighted) / 2)
+        # Written as two products with one number a token: nothing else need be kept for backward.
+        half_z = log_z.exp() / 2
+        return (half_z * (2 + s)) * self.attention + half_z * weighted
 
     def _log_mobility(self, pi: Tensor) -> Tensor:
         """`log z_i`, `(B, H, n, 1)`; what else comes from the same pass is kept."""
@@ -178,4 +180,4 @@ def _bounded(log_z: Tensor) -> Tensor:
 
 def _speed(pi: Tensor, log_z: Tensor) -> Tensor:
     """`s_i = |π_i / z_i|²`."""
-    return (pi * (-log_z).exp()).square().sum(-1, keepdim=True)
+    return pi.square().sum(-1, keepdim=True) * (-2 * log_z).exp()

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class LayerNorm(nn.LayerNorm):
@@ -30,7 +31,14 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., d)` to `(..., d)`."""
-        return self.contract(F.gelu(self.expand(x)))
+        wide = self.expand(x)
+        if not wide.requires_grad:
+            return self._contract(wide)
+        # GELU is made again in the backward pass: kept, it is a quarter of a layer's memory.
+        return checkpoint(self._contract, wide, use_reentrant=False, preserve_rng_state=False)
+
+    def _contract(self, wide: Tensor) -> Tensor:
+        return self.contract(F.gelu(wide))
 
 
 class Scalar(nn.Module):
