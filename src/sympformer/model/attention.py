@@ -1,12 +1,12 @@
 """Multi-head softmax attention with its projections: an oracle of a language model."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sympformer.attention.softmax import Normalizer, Past, SoftmaxField, connection_values
 from sympformer.model.config import ModelConfig
 from sympformer.model.heads import Field, Heads
-from sympformer.model.layers import linear
+from sympformer.model.layers import Linear
+from sympformer.products import linear
 
 
 class Attention(Heads):
@@ -16,10 +16,10 @@ class Attention(Heads):
         super().__init__(config)
         d = config.n_embd
         self.normalizer: Normalizer = config.normalizer
-        self.qkv = linear(d, 3 * d)
-        self.out = linear(d, d)
+        self.qkv = Linear(d, 3 * d)
+        self.out = Linear(d, d)
         if config.in_momentum_form:
-            self.mobility = linear(d, d)
+            self.mobility = Linear(d, d)
 
     def initialise(self) -> None:
         """Start with `U = I`: a momentum at rest among equal scores moves its token by itself."""
@@ -56,7 +56,7 @@ class AttentionField(Field):
     def velocity(self, p: Tensor) -> Tensor:
         """`Σ_h U_hᵀ (U_h p_i / z_i^h)`: the mobility is symmetric positive semi-definite."""
         m = self.module
-        return m.merge(self.field.velocity(self._momentum(p))) @ m.mobility.weight
+        return linear(m.merge(self.field.velocity(self._momentum(p))), m.mobility.weight.mT)
 
     def force(self, p: Tensor) -> Tensor:
         """`Σ_h O_h z_i^h Σ_j a_ij^h (1 + (s_i^h + s_j^h)/2) v_j^h`, maths.md (S') and "Heads"."""
@@ -67,7 +67,7 @@ class AttentionField(Field):
         """`C(u)` of maths.md (U), with `B = I` and `c` averaged over heads."""
         m = self.module
         d = u.shape[-1]
-        qu, ku = (m.split(part) for part in (u @ m.qkv.weight[: 2 * d].mT).chunk(2, dim=-1))
+        qu, ku = (m.split(part) for part in linear(u, m.qkv.weight[: 2 * d]).chunk(2, dim=-1))
         return self._project(u, *self.field.connection(qu, ku, _speed(u)))
 
     def proposal(self, p: Tensor, beta: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,13 +77,13 @@ class AttentionField(Field):
             return super().proposal(p, beta, gamma)
 
         def follow(attention, _, p, k, v, beta, gamma, out, key):
-            w = beta * p + gamma * F.linear(m.merge(attention), out)
-            return connection_values(k, v, m.split(F.linear(w, key)), _speed(w)), w
+            w = beta * p + gamma * linear(m.merge(attention), out)
+            return connection_values(k, v, m.split(linear(w, key)), _speed(w)), w
 
         query, key, _ = m.qkv.weight.chunk(3)
         rows, parameters = (p, field.new_k, field.new_v), (beta, gamma, m.out.weight, key)
         _, means, w = field.sweep(follow, rows, parameters)
-        c, pull = field.contract(means, m.split(F.linear(w, query)), _speed(w))
+        c, pull = field.contract(means, m.split(linear(w, query)), _speed(w))
         return w, self._project(w, c, pull)
 
     def _project(self, u: Tensor, c: Tensor, pull: Tensor) -> Tensor:

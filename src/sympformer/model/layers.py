@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sympformer import products
+
 
 class LayerNorm(nn.LayerNorm):
     """Layer normalisation with a gain and no bias."""
@@ -16,9 +18,15 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(n_embd, bias=False)
 
 
-def linear(n_in: int, n_out: int) -> nn.Linear:
+class Linear(nn.Linear):
     """A linear map without bias."""
-    return nn.Linear(n_in, n_out, bias=False)
+
+    def __init__(self, n_in: int, n_out: int):
+        super().__init__(n_in, n_out, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`(..., n_in)` to `(..., n_out)`."""
+        return products.linear(input, self.weight)
 
 
 class MLP(nn.Module):
@@ -26,8 +34,8 @@ class MLP(nn.Module):
 
     def __init__(self, n_embd: int, width: int):
         super().__init__()
-        self.expand = linear(n_embd, width)
-        self.contract = linear(width, n_embd)
+        self.expand = Linear(n_embd, width)
+        self.contract = Linear(width, n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., d)` to `(..., d)`."""

@@ -2,14 +2,14 @@
 
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sympformer.attention.linear import LinearField, SteinMetric
 from sympformer.attention.softmax import Past
 from sympformer.model.config import ModelConfig
 from sympformer.model.heads import Field, Heads
-from sympformer.model.layers import linear
+from sympformer.model.layers import Linear
+from sympformer.products import linear
 
 
 class Maps(NamedTuple):
@@ -47,9 +47,9 @@ class LinearAttention(LinearHeads):
         d = config.n_embd
         self.in_momentum_form = config.in_momentum_form
         if self.in_momentum_form:
-            self.qk, self.mobility, self.potential = linear(d, 2 * d), linear(d, d), linear(d, d)
+            self.qk, self.mobility, self.potential = Linear(d, 2 * d), Linear(d, d), Linear(d, d)
         else:
-            self.qkv, self.out = linear(d, 3 * d), linear(d, d)
+            self.qkv, self.out = Linear(d, 3 * d), Linear(d, d)
 
     def initialise(self) -> None:
         """Start with `U = I`: each head moves its own slice of the features."""
@@ -71,8 +71,8 @@ class LinearAttentionField(Field):
     def __init__(self, module: LinearHeads, x: Tensor, past: Past):
         self.module, self.maps, self.x, self.past = module, module.maps(), x, past
         self.field = LinearField(
-            module.split(F.linear(x, self.maps.query)),
-            module.split(F.linear(x, self.maps.key)),
+            module.split(linear(x, self.maps.query)),
+            module.split(linear(x, self.maps.key)),
             scale=module.scale,
             causality=module.causality,
             past=past,
@@ -101,7 +101,7 @@ class LinearAttentionField(Field):
         m, key = self.module, self.maps.key
         metric = SteinMetric(
             self.field.k,
-            m.split(F.linear(u, key)),
+            m.split(linear(u, key)),
             m.split(u),
             scale=m.scale,
             ridge=m.ridge,
@@ -120,9 +120,9 @@ class LinearAttentionField(Field):
 
 def _apply(matrix: Tensor | None, x: Tensor) -> Tensor:
     """`W x` of every token."""
-    return x if matrix is None else F.linear(x, matrix)
+    return x if matrix is None else linear(x, matrix)
 
 
 def _pull_back(matrix: Tensor | None, x: Tensor) -> Tensor:
     """`Wᵀ x` of every token."""
-    return x if matrix is None else x @ matrix
+    return x if matrix is None else linear(x, matrix.mT)

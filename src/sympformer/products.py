@@ -1,0 +1,81 @@
+"""Matrix products of tokens with weights, through the faster of torch's two libraries.
+
+For float32 on a processor torch calls the BLAS that it was built with. Where that is MKL and the
+processor is not Intel's, it leaves the widest vectors unused; oneDNN, which torch ships for its
+compiled graphs, does not (docs/speed.md). Everywhere else these functions are `F.linear`.
+"""
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+WORTHWHILE = 2**21
+"""Multiplications from which oneDNN's larger overhead a call is repaid."""
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """`x @ weightᵀ`, differentiable once.
+
+    Args:
+        x: `(..., n_in)`.
+        weight: `(n_out, n_in)`.
+
+    Returns:
+        `(..., n_out)`.
+    """
+    if torch.compiler.is_compiling() or not _suits(x, weight, x.numel() * weight.shape[0]):
+        return F.linear(x, weight)
+    return _Linear.apply(x, weight)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ bᵀ` of `(m, k)` and `(n, k)`, not differentiable."""
+    if not _suits(a, b, a.numel() * b.shape[0]):
+        return a @ b.mT
+    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(x, weight)
+        return product(x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, weight = ctx.saved_tensors
+        rows, grad = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
+        by_x, by_weight = ctx.needs_input_grad
+        g_x = product(grad, weight.mT).view(x.shape) if by_x else None
+        return g_x, _weight_gradient(rows, grad) if by_weight else None
+
+
+def _weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
+    """`gradᵀ x`; the wider of the two is put where oneDNN splits the work."""
+    if grad.shape[-1] > x.shape[-1]:
+        return product(x.mT, grad.mT).mT.contiguous()
+    return product(grad.mT, x.mT)
+
+
+def _suits(a: Tensor, b: Tensor, multiplications: int) -> bool:
+    return (
+        multiplications >= WORTHWHILE
+        and a.device.type == "cpu"
+        and a.dtype == b.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and _better()
+    )
+
+
+@cache
+def _better() -> bool:
+    return (
+        torch.backends.mkldnn.is_available()
+        and torch.backends.mkl.is_available()
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
