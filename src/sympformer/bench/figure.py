@@ -59,9 +59,10 @@ def write_figure(report: Report, folder: Path, stem: str = "cost") -> list[Path]
 def _panels(results: Sequence[Result]) -> dict[str, Lines]:
     """Lines by measure; a line has one model and one size, and several lengths."""
     panels: dict[str, Lines] = {}
+    one_size = len({_size(r) for r in results}) == 1
     for r in results:
-        size = f"{r.case.n_layer} layers, d {r.case.n_embd}"
-        panels.setdefault(r.case.measure, {}).setdefault(f"{r.case.model} ({size})", []).append(r)
+        name = r.case.model if one_size else f"{r.case.model} ({_size(r)})"
+        panels.setdefault(r.case.measure, {}).setdefault(name, []).append(r)
     for measure, lines in panels.items():
         long = {
             name: line for name, line in lines.items() if len({r.case.length for r in line}) > 1
@@ -70,6 +71,10 @@ def _panels(results: Sequence[Result]) -> dict[str, Lines]:
             name: sorted(line, key=lambda r: r.case.length) for name, line in long.items()
         }
     return {measure: lines for measure, lines in panels.items() if lines}
+
+
+def _size(r: Result) -> str:
+    return f"{r.case.n_layer} layers, d {r.case.n_embd}"
 
 
 def _looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -91,7 +96,8 @@ def _draw_panel(axes: "Axes", measure: str, lines: Lines, looks: dict[str, dict[
             lengths, [scale * r.cost for r in line], marker="o", markersize=3.5, **looks[name]
         )
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter("{x:g}")
     ticks = sorted({r.case.length for line in lines.values() for r in line})
     axes.set_xticks(ticks, [str(length) for length in ticks])
     axes.minorticks_off()

@@ -93,8 +93,8 @@ def target_table(groups: Sequence[Group], report: Report) -> Table:
         "Cost: time a token (median; in brackets the quartiles of the rounds), or bytes a token of "
         "a training step's peak memory above the process before (in brackets also those of the "
         "whole process; both must meet the limit).",
-        'plain-gpt is a GPT written on torch\'s fused attention; "over gpt" is the ratio to our own '
-        'gpt, "operations" the ratio of the operations a token by formula (docs/speed.md).',
+        "plain-gpt is a GPT written on torch's fused attention. Over gpt: the ratio to our own. "
+        "Operations: the ratio of the operations a token, by formula (docs/speed.md).",
     )
     return Table(COLUMNS, tuple(rows), frozenset(unmet), machine_line(report), notes, ())
 

@@ -29,15 +29,13 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, start: int, room: int, kept: Tensor | None):
         """`(B, T, d)` to the same, and the layer's keys and values where there is room for them."""
-        heads = self.qkv(self.norm_1(x)).unflatten(-1, (3, self.n_head, -1))
-        kv: Tensor = heads[:, :, 1:].permute(2, 0, 3, 1, 4)
+        parts = self.qkv(self.norm_1(x)).chunk(3, dim=-1)
+        q, k, v = (part.unflatten(-1, (self.n_head, -1)).transpose(1, 2) for part in parts)
         if room:
-            if kept is None:
-                kept = kv.new_empty(*kv.shape[:3], room, kv.shape[4])
-            kept[:, :, :, start : start + x.shape[1]] = kv
-            kv = kept[:, :, :, : start + x.shape[1]]
-        q = heads[:, :, 0].transpose(1, 2)
-        mixed = F.scaled_dot_product_attention(q, kv[0], kv[1], is_causal=start == 0)
+            new = k.new_empty(2, *k.shape[:2], room, k.shape[3]) if kept is None else kept
+            new[:, :, :, start : start + x.shape[1]] = torch.stack([k, v])
+            k, v = (kept := new)[:, :, :, : start + x.shape[1]]
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=start == 0)
         x = x + self.out(mixed.transpose(1, 2).flatten(-2))
         return x + self.down(F.gelu(self.up(self.norm_2(x)))), kept
 
