@@ -20,7 +20,7 @@ class Buffer:
 
     def tokens(self, length: int) -> Tensor:
         """The first `length` tokens."""
-        return self.data[..., :length, :]
+        return self.data.narrow(-2, 0, length)
 
     def takes(self, new: Tensor, length: int) -> bool:
         """Whether `new` can be written behind the first `length` tokens, to nobody's harm.
@@ -38,8 +38,8 @@ class Buffer:
 
     def append(self, new: Tensor) -> None:
         """Write `new` behind the last token."""
-        start, self.filled = self.filled, self.filled + new.shape[-2]
-        self.data[..., start : self.filled, :] = new
+        self.data.narrow(-2, self.filled, new.shape[-2]).copy_(new)
+        self.filled += new.shape[-2]
 
 
 @dataclass(frozen=True)

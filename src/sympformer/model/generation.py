@@ -98,7 +98,6 @@ class Decoder(nn.Module):
         cache = Cache(padding=padding, capacity=length)
         return self._stream(tokens, max_new_tokens, cache, stop, (temperature, top_k, random))
 
-    @torch.no_grad()
     def _stream(
         self,
         new: Tensor,
@@ -109,9 +108,11 @@ class Decoder(nn.Module):
     ) -> Iterator[Tensor]:
         ended = torch.zeros_like(new[:, :1], dtype=torch.bool)
         for _ in range(max_new_tokens):
-            out = self(new, cache=cache)
-            cache = out.cache
-            new = sample(out.last_logits, *sampling)
+            with torch.inference_mode():
+                out = self(new, cache=cache)
+                cache = out.cache
+                new = sample(out.last_logits, *sampling)
+            new = new.clone()  # a tensor of inference mode could not be used in training
             if stop is not None:
                 new = new.masked_fill(ended, stop)
                 ended = new == stop
