@@ -64,7 +64,9 @@ def test_one_prefix_is_continued_in_several_ways():
     assert torch.equal(c, torch.cat([old, tokens(70, 1)], dim=-2))
 
 
-@pytest.mark.parametrize("preset", ["gpt", "symp-h0", "linear-symp-r2"])
+@pytest.mark.parametrize(
+    "preset", ["gpt", "symp-h0", "symp-r2", "symp-exp-euler", "linear-symp-r2"]
+)
 def test_gradients_flow_through_a_cache(preset, tiny):
     """Where they are recorded nothing is written in place; the gradient is that of a full pass."""
     model = sf.build(tiny(preset)).double()

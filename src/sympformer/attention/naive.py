@@ -31,7 +31,7 @@ def visible_count(n_query: int, n_key: int, causality: Causality, like: Tensor) 
 def scores(q: Tensor, k: Tensor, causality: Causality, scale: float = 1.0) -> Tensor:
     """`scale · q kᵀ`, `(..., n, N)`, in float32 or better; -inf where a key is not seen."""
     product = (q @ k.mT).to(torch.promote_types(q.dtype, torch.float32)) * scale
-    if causality == "joint":
+    if causality == "joint" or q.shape[-2] == 1:  # the last token sees all
         return product
     return product.masked_fill(~visible(q.shape[-2], k.shape[-2], q.device), -math.inf)
 

@@ -66,6 +66,7 @@ class SoftmaxField:
         self._attention: Tensor | None = None
         self._log_z: Tensor | None = None
         self._weighted: tuple[Tensor, Tensor] | None = None
+        self._row: tuple[Tensor, Tensor] | None = None
 
     @property
     def attention(self) -> Tensor:
@@ -108,10 +109,7 @@ class SoftmaxField:
             log_sum, weighted = self.sweep(follow, rows)
             self._weighted = pi, weighted
         else:
-            v = self.past.extend(self.new_v)
-            self._attention, log_sum = forms.attend(
-                self.q, self.k, v, causality=self.causality, scale=self.scale
-            )
+            self._attention, log_sum = self._attend(self.past.extend(self.new_v))
         self._log_z = _bounded(log_sum - log_count)
         return self._log_z
 
@@ -162,7 +160,21 @@ class SoftmaxField:
         return log_sum, means, *others
 
     def _average(self, values: Tensor) -> Tensor:
+        if self.q.shape[-2] == 1:
+            return self._weights().to(values.dtype) @ values
         return forms.average(self.q, self.k, values, causality=self.causality, scale=self.scale)
+
+    def _attend(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        if self.q.shape[-2] == 1:
+            return self._average(values), self._weights(False).logsumexp(-1, keepdim=True)
+        return forms.attend(self.q, self.k, values, causality=self.causality, scale=self.scale)
+
+    def _weights(self, softmax: bool = True) -> Tensor:
+        """A single token's weights, kept for every average of it; its scores if not softmax."""
+        if self._row is None:
+            scores = naive.scores(self.q, self.k, self.causality, self.scale)
+            self._row = scores, scores.softmax(-1)
+        return self._row[softmax]
 
 
 def connection_values(k: Tensor, v: Tensor, ku: Tensor, s: Tensor) -> Tensor:

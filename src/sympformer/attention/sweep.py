@@ -60,7 +60,7 @@ def sweep(
 
     Returns:
         The average of `v`, `(B, H, n, e)`; the log-sum-exp, `(B, H, n, 1)`; the average of the
-        second values; these themselves, without a gradient; the other results of `follow`.
+        second values; these themselves; the other results of `follow`.
     """
     return _Sweep.apply(follow, len(rows), scale, q, k, v.to(q.dtype), *rows, *parameters)
 
@@ -89,12 +89,12 @@ class _Sweep(torch.autograd.Function):
         ctx.save_for_backward(q, k, v, average, log_sum, second, out, *others)
         ctx.follow, ctx.n_rows, ctx.scale = follow, n_rows, scale
         ctx.autocast = _autocast(q.device.type)
-        ctx.mark_non_differentiable(second)
+        ctx.set_materialize_grads(False)
         return average, log_sum, out, second, *extras
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g_average, g_log_sum, g_out, _, *g_extras: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx, g_average, g_log_sum, g_out, g_second, *g_extras: Tensor | None):  # pyright: ignore[reportIncompatibleMethodOverride]
         q, k, v, average, log_sum, second, out, *others = ctx.saved_tensors
         rows, parameters = others[: ctx.n_rows], others[ctx.n_rows :]
         needed = [True, True, *ctx.needs_input_grad[6:]]
@@ -104,6 +104,12 @@ class _Sweep(torch.autograd.Function):
         d_others = [
             torch.zeros_like(t) if n else None for t, n in zip(others, needed[2:], strict=True)
         ]
+        g_average, g_log_sum, g_out = (
+            torch.zeros_like(t) if g is None else g
+            for t, g in zip((average, log_sum, out), (g_average, g_log_sum, g_out), strict=True)
+        )
+        if g_second is not None:
+            d_second += flat(g_second).mT
         g_out = flat(g_out)
         for tile in tiles.slices(backwards=True):
             heads, queries, keys = tile
@@ -119,7 +125,10 @@ class _Sweep(torch.autograd.Function):
             inputs = [t.detach().requires_grad_(n) for t, n in zip(inputs, needed, strict=True)]
             with torch.enable_grad(), torch.autocast(q.device.type, **ctx.autocast):
                 made = ctx.follow(*inputs)
-            incoming = [as_rows(d_second[heads, :, queries], made[0]), *(g[here] for g in g_extras)]
+            incoming = [
+                as_rows(d_second[heads, :, queries], made[0]),
+                *(g if g is None else g[here] for g in g_extras),
+            ]
             h_average, h_log_sum, *h_others = _gradients(made, incoming, inputs)
             for i, (whole, part) in enumerate(zip(d_others, h_others, strict=True)):
                 if whole is not None and part is not None:
@@ -153,10 +162,14 @@ def _autocast(device: str) -> dict[str, Any]:
 
 
 def _gradients(
-    outputs: Sequence[Tensor], incoming: Sequence[Tensor], inputs: Sequence[Tensor]
+    outputs: Sequence[Tensor], incoming: Sequence[Tensor | None], inputs: Sequence[Tensor]
 ) -> list[Tensor | None]:
     """What reaches each of the inputs; None where nothing does."""
-    pairs = [(o, g.to(o.dtype)) for o, g in zip(outputs, incoming, strict=True) if o.requires_grad]
+    pairs = [
+        (o, g.to(o.dtype))
+        for o, g in zip(outputs, incoming, strict=True)
+        if g is not None and o.requires_grad
+    ]
     wanted = [t for t in inputs if t.requires_grad]
     outputs, incoming = zip(*pairs, strict=True)
     found = iter(torch.autograd.grad(outputs, wanted, incoming, allow_unused=True))
