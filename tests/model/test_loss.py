@@ -14,7 +14,7 @@ V, D = 37, 8
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    monkeypatch.setitem(loss.CHUNK, "cpu", 10 * V)
+    monkeypatch.setitem(loss.CHUNK, "cpu", 10 * V * 4)
 
 
 def whole(hidden, weight, targets):
@@ -70,6 +70,15 @@ def test_rounding_is_that_of_whole_logits(dtype):
     for f, p, e, factor in zip(found, plain, exact, (2, 3, 3), strict=True):
         assert f.dtype == p.dtype
         assert (f - e).abs().max() <= factor * (p - e).abs().max() + 1e-6 * e.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_product_of_any_shape_and_layout(dtype):
+    for m, k, n in ((1, 1, 1), (1, 8, 5), (7, 1, 5), (7, 8, 1), (65, 33, 17)):
+        a, b = torch.randn(m, k, dtype=dtype), torch.randn(n, k, dtype=dtype)
+        for x in (a, a.mT.clone().mT):
+            for y in (b, b.mT.clone().mT):
+                torch.testing.assert_close(loss.product(x, y), a @ b.mT)
 
 
 def test_gradcheck():

@@ -43,6 +43,22 @@ def test_decay_and_rates(model):
     assert groups["weights"]["lr"] == pytest.approx(1e-3)
 
 
+def test_the_update_is_that_of_the_formula(model):
+    """Decoupled weight decay, then m / (√v + ε) with both averages corrected for their start."""
+    config = TrainConfig(weight_decay=0.1, betas=(0.9, 0.95), learning_rate=1e-2)
+    optimizer = adamw(model.double(), config)
+    table = model.inputs.usual.tokens.weight
+    expected, m, v = table.detach().clone(), 0.0, 0.0
+    for step in (1, 2, 3):
+        for p in model.parameters():
+            p.grad = torch.randn_like(p)
+        m, v = 0.9 * m + 0.1 * table.grad, 0.95 * v + 0.05 * table.grad.square()
+        rate = (m / (1 - 0.9**step)) / ((v / (1 - 0.95**step)).sqrt() + 1e-8)
+        expected = expected * (1 - 1e-2 * 0.1) - 1e-2 * rate
+        optimizer.step()
+        torch.testing.assert_close(table.detach(), expected, rtol=1e-12, atol=1e-12)
+
+
 def test_schedule():
     config = TrainConfig(steps=100, warmup=10, learning_rate=1.0, min_lr_ratio=0.4)
     rates = [learning_rate(step, config) for step in range(101)]
