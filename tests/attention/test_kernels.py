@@ -264,7 +264,7 @@ for kernel in kernels.BLOCKS:
     signature = {name: kind(name) for name in kernel.arg_names}
     at = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     source = ASTSource(kernel, signature, at)
-    options = {"num_warps": kernels.WARPS, "num_stages": stages}
+    options = {"num_warps": kernels.WARPS, "num_stages": stages, "enable_fp_fusion": True}
     code = triton.compile(source, target=GPUTarget("cuda", 80, 32), options=options)
     assert len(code.asm["cubin"]) > 0
     print(kernel.__name__, code.metadata.shared)

@@ -4,9 +4,9 @@ The kernels (`triton_code`) stream over blocks of keys, forward and backward, wi
 width in one pass over the scores. Kept for the backward pass: q, k, v, the average and two numbers
 a query. Nothing is added atomically: results and gradients are the same in every run.
 
-Tested in Triton's interpreter on a CPU only (`TRITON_INTERPRET=1`), and compiled, not run, for
-NVIDIA GPUs of compute capability 8.0 to 12.0: neither correctness nor speed has been measured on a
-GPU yet.
+Checked in Triton's interpreter on a CPU only (`TRITON_INTERPRET=1`; Triton 3.7 and 3.9), and
+compiled, not run, for NVIDIA GPUs of compute capability 8.0 to 12.0: neither correctness nor speed
+has been measured on a GPU yet.
 
 Importing this module raises ImportError where the package `triton` is not installed.
 """
@@ -21,7 +21,8 @@ from sympformer.attention.naive import Causality
 from sympformer.errors import InputError
 
 WIDEST_KEY, WIDEST_VALUE = 256, 512
-"""Columns for which the blocks below fit the registers and the shared memory."""
+"""Columns for which the blocks below fit a GPU of compute capability 8.0 or 9.0; those of less
+shared memory take keys of up to 128 columns."""
 
 
 def attend(
@@ -102,9 +103,9 @@ BLOCKS = {
 def blocks(kernel, width: int, itemsize: int) -> Blocks:
     """Sizes for `width` columns of keys and values together, of `itemsize` bytes a number.
 
-    They are the largest tried for which the compiler keeps the accumulators in registers and needs
-    less than 99 KiB of shared memory (228 KiB from compute capability 9.0 on, except 12.0). Not
-    tuned on a GPU. Products in full precision go through registers and want small blocks.
+    In 16 bits, the largest tried for which the compiler keeps the accumulators in registers and
+    needs at most the 99 KiB of shared memory of a small GPU, or 128 KiB where there are 227. In
+    full precision, whose products take many registers, smaller ones. Not tuned on hardware.
     """
     if itemsize > 2:
         side = 32 if width <= 128 else 16
@@ -152,6 +153,7 @@ def _launch(kernel, tensors: tuple[Tensor, ...], q: Tensor, k: Tensor, v: Tensor
             BLOCK_E=block_e,
             num_warps=WARPS,
             num_stages=cut.stages,
+            enable_fp_fusion=True,  # a default that depends on Triton's version
         )
 
 

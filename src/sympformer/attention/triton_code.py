@@ -23,6 +23,9 @@ keys of a block; BLOCK_D ≥ D, BLOCK_E columns of a block; all but D and E are 
 are of batch, head and row; columns are contiguous.
 """
 
+# Triton's types, where installed, know neither literals as compile-time constants nor its loops.
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
@@ -77,6 +80,12 @@ def _store(block, base, stride, first, count, column: tl.constexpr, WIDTH: tl.co
     mask = (rows < count)[:, None] & (columns < WIDTH)[None, :]
     pointers = _pointers(base, stride, first, ROWS, column, COLUMNS)
     tl.store(pointers, block.to(base.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _dot(a, b, total):
+    """`total + a b`, without the rounding of float32 factors that is Triton's default."""
+    return tl.dot(a, b, total, input_precision="ieee", out_dtype=total.dtype)
 
 
 @triton.jit
@@ -143,7 +152,7 @@ def forward(
     for edge in tl.static_range(2):  # the key blocks that all see, then those that need a mask
         for start in range(whole if edge else 0, end if edge else whole, KEYS):
             keys = _load(k, k_strides[2], start, n_key, KEYS, 0, BLOCK_D, D, edge == 1)
-            x = tl.dot(queries, tl.trans(keys), input_precision="ieee")
+            x = _dot(queries, tl.trans(keys), tl.zeros((ROWS, KEYS), EXACT))
             if edge:
                 key = start + tl.arange(0, KEYS)
                 seen = _sees(rows[:, None], key[None, :], n_query, n_key, CAUSAL)
@@ -160,7 +169,7 @@ def forward(
                     v, v_strides[2], start, n_key, KEYS, e * BLOCK_E, BLOCK_E, E, edge == 1
                 )
                 shrunk = sums[e] * shrink[:, None]
-                new += (tl.dot(p, values, shrunk, input_precision="ieee"),)
+                new += (_dot(p, values, shrunk),)
             sums = new
 
     inside = rows < n_query
@@ -232,7 +241,7 @@ def backward_queries(
     for edge in tl.static_range(2):
         for start in range(whole if edge else 0, end if edge else whole, KEYS):
             keys = _load(k, k_strides[2], start, n_key, KEYS, 0, BLOCK_D, D, edge == 1)
-            x = tl.dot(queries, tl.trans(keys), input_precision="ieee")
+            x = _dot(queries, tl.trans(keys), tl.zeros((ROWS, KEYS), EXACT))
             p = tl.exp2((x - highest[:, None]) * (SCALE * LOG2_E)) * share[:, None]
             if edge:
                 key = start + tl.arange(0, KEYS)
@@ -242,9 +251,9 @@ def backward_queries(
                 values = _load(
                     v, v_strides[2], start, n_key, KEYS, e * BLOCK_E, BLOCK_E, E, edge == 1
                 )
-                dp = tl.dot(grads[e], tl.trans(values), dp, input_precision="ieee")
+                dp = _dot(grads[e], tl.trans(values), dp)
             ds = p * (dp - shift[:, None])
-            dqs = tl.dot(ds.to(k.dtype.element_ty), keys, dqs, input_precision="ieee")
+            dqs = _dot(ds.to(k.dtype.element_ty), keys, dqs)
     _store(dqs * SCALE, dq, dq_strides[2], first, n_query, 0, D)
 
 
@@ -308,9 +317,9 @@ def backward_keys(
             shift = tl.load(delta + row, mask=inside, other=0.0)
             queries = _load(q, q_strides[2], start, n_query, ROWS, 0, BLOCK_D, D, True)
             if q.dtype.element_ty == EXACT:  # the very x of the forward pass, rounding included
-                x = tl.trans(tl.dot(queries, tl.trans(keys), input_precision="ieee"))
+                x = tl.trans(_dot(queries, tl.trans(keys), tl.zeros((ROWS, KEYS), EXACT)))
             else:  # faster: p and ds stay in the threads that need them
-                x = tl.dot(keys, tl.trans(queries), input_precision="ieee")
+                x = _dot(keys, tl.trans(queries), tl.zeros((KEYS, ROWS), EXACT))
             p = tl.exp2((x - highest[None, :]) * (SCALE * LOG2_E)) * share[None, :]
             if edge:
                 p = tl.where(_sees(rows[None, :], key[:, None], n_query, n_key, CAUSAL), p, 0.0)
@@ -318,11 +327,11 @@ def backward_keys(
             new = ()
             for e in tl.static_range(len(values)):
                 grad = _load(g, g_strides[2], start, n_query, ROWS, e * BLOCK_E, BLOCK_E, E, True)
-                new += (tl.dot(p.to(grad.dtype), grad, dvs[e], input_precision="ieee"),)
-                dp = tl.dot(values[e], tl.trans(grad), dp, input_precision="ieee")
+                new += (_dot(p.to(grad.dtype), grad, dvs[e]),)
+                dp = _dot(values[e], tl.trans(grad), dp)
             dvs = new
             ds = p * (dp - shift[None, :])
-            dks = tl.dot(ds.to(q.dtype.element_ty), queries, dks, input_precision="ieee")
+            dks = _dot(ds.to(q.dtype.element_ty), queries, dks)
     _store(dks * SCALE, dk, dk_strides[2], first, n_key, 0, D)
     for e in tl.static_range(len(dvs)):
         _store(dvs[e], dv, dv_strides[2], first, n_key, e * BLOCK_E, E)
