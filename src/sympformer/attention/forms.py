@@ -121,7 +121,8 @@ def _fastest(q: Tensor, k: Tensor, v: Tensor, log_sum: bool) -> str:
         return "fused" if plain and k.shape[-2] < long else "tiled"
     if plain:
         return "fused"
-    return "triton" if q.is_cuda and _has_triton() else "tiled"
+    fits = q.is_cuda and q.shape[-1] <= 256 and v.shape[-1] <= 512
+    return "triton" if fits and _has_triton() else "tiled"
 
 
 def _has_triton() -> bool:
