@@ -53,7 +53,7 @@ class LinearField(PrefixMeans):
         return self.mean(self.q, self.k, v, self.carry(v))
 
     def velocity(self, pi: Tensor) -> Tensor:
-        """`q_iᵀS_i / n_i` with `S_i = scale · Σ_j k_j π_jᵀ`, maths.md (L); `pi` is the momentum `U y`."""
+        """`q_iᵀS_i / n_i` with `S_i = scale · Σ_j k_j π_jᵀ`, maths.md (L); `pi` is `U y`."""
         return self.mean(self.q, self.k, pi, self._state(pi))
 
     def repulsion(self, pi: Tensor) -> Tensor:

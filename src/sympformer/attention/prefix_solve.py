@@ -8,7 +8,18 @@ import torch
 from torch import Tensor
 
 from sympformer.attention.naive import Causality
-from sympformer.attention.prefix_sums import chunk_size, chunked, chunks, full_precision, wide
+from sympformer.attention.prefix_sums import (
+    chunks,
+    full_precision,
+    new_state,
+    parts,
+    pull_back,
+    unchunk,
+    wide,
+)
+
+SIZE = 64
+"""Tokens a chunk: each is one step of a loop, with a small system to solve."""
 
 
 def solve_dense(
@@ -54,22 +65,21 @@ def solve_chunked(
     O(n (C d + C e + d e)) time, and for the backward pass no more than arguments and result are
     kept. Joint systems are dense.
     """
-    size = chunk_size(k, b)
-    if causality == "joint" or k.shape[-2] <= size:
+    if causality == "joint" or k.shape[-2] <= SIZE:
         return solve_dense(k, rho, b, causality=causality, state=state)
     k, rho, b = wide(k), wide(rho).expand(*k.shape[:-1], 1), wide(b)
     if state is not None:
         with full_precision(k):
             b = b - k @ state
-    return _solve(k, rho, b, size)
+    return _solve(k, rho, b)
 
 
 @torch.library.custom_op("sympformer::prefix_solve", mutates_args=())
-def _solve(k: Tensor, rho: Tensor, b: Tensor, size: int) -> Tensor:
+def _solve(k: Tensor, rho: Tensor, b: Tensor) -> Tensor:
     """The prefix system. Opaque to the compiler, whose graph must not grow with the chunks."""
     with full_precision(k):
         n = k.shape[-2]
-        k, b, rho = chunks(k, size), chunks(b, size), chunks(rho, size, fill=1.0)
+        k, b, rho = chunks(k, SIZE), chunks(b, SIZE), chunks(rho, SIZE, fill=1.0)
         matrix = (k @ k.mT).tril_()
         matrix.diagonal(dim1=-2, dim2=-1).add_(rho.squeeze(-1))
         state = k.new_zeros(*k.shape[:-3], k.shape[-1], b.shape[-1])
@@ -83,23 +93,26 @@ def _solve(k: Tensor, rho: Tensor, b: Tensor, size: int) -> Tensor:
 
 
 @_solve.register_fake
-def _(k: Tensor, rho: Tensor, b: Tensor, size: int) -> Tensor:
+def _(k: Tensor, rho: Tensor, b: Tensor) -> Tensor:
     return b.new_empty(b.shape)
 
 
 def _setup_context(ctx, inputs, output):
-    k, rho, _, ctx.size = inputs
-    ctx.save_for_backward(k, rho, output)
+    ctx.save_for_backward(*inputs[:2], output)
 
 
 def _backward(ctx, grad: Tensor):
     """The transposed system is the same one, with the order of the tokens reversed."""
     k, rho, y = ctx.saved_tensors
-    w = _solve(k.flip(-2), rho.flip(-2), grad.flip(-2), ctx.size).flip(-2)
-    # dk_i = -Σ_{j≤i} (w_i·y_j) k_j - Σ_{j≥i} (y_i·w_j) k_j
-    later = chunked(y.flip(-2), w.flip(-2), k.flip(-2)).flip(-2)
+    w = _solve(k.flip(-2), rho.flip(-2), grad.flip(-2)).flip(-2)
+    d_k, zero = torch.empty_like(k), new_state(k, y)
+    with full_precision(k):
+        for part in parts(k):  # of -Σ_i w_i · Σ_{j≤i} (k_i·k_j) y_j
+            key, value, g = (chunks(t[part], SIZE) for t in (k, y, -w))
+            left, right, _ = pull_back(key, key, value, g, zero[part])
+            d_k[part] = unchunk(left + right, k)
     d_rho = -(w * y).sum(-1, keepdim=True) if ctx.needs_input_grad[1] else None
-    return -chunked(w, y, k) - later, d_rho, w, None
+    return d_k, d_rho, w
 
 
 _solve.register_autograd(_backward, setup_context=_setup_context)

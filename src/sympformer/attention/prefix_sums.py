@@ -58,8 +58,8 @@ def chunked(
     """
     n, size = q.shape[-2], chunk_size(k, v)
     if causality == "prefix" and n > size:
-        state = new_state(k, v) if state is None else state
-        return _Chunked.apply(q, k, v, state, size)
+        start = new_state(k, v) if state is None else state.expand(*k.shape[:-2], -1, -1)
+        return _Chunked.apply(q, k, v, start, size)
     with full_precision(q):
         if causality == "joint":
             return (wide(q) @ accumulate(state, k, v)).to(v.dtype)
@@ -70,8 +70,12 @@ weighted_sum = chunked
 """The form that models use."""
 
 
+WORKSPACE = 2**17
+"""Numbers in the keys of as many heads as are summed at once: so small the temporaries stay."""
+
+
 class _Chunked(torch.autograd.Function):
-    """The prefix sum, all chunks at once: they are an axis of every tensor.
+    """The prefix sum, all chunks of some heads at once: they are an axis of every tensor.
 
     The backward pass sums over earlier tokens for the queries, over later ones for the keys and
     the values; it makes the products and the states anew.
@@ -81,10 +85,12 @@ class _Chunked(torch.autograd.Function):
     def forward(q: Tensor, k: Tensor, v: Tensor, state: Tensor, size: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         out = torch.empty_like(v)  # laid out as the values are: heads may lie within tokens
         with full_precision(q):
-            q, k, v = (chunks(t, size) for t in (q, k, v))
-            parts = (q @ k.mT).tril_() @ v
-            parts += q @ _before(k.mT @ v, state)
-            return out.copy_(unchunk(parts, out))
+            for part in parts(k):
+                q_, k_, v_ = (chunks(t[part], size) for t in (q, k, v))
+                sums = (q_ @ k_.mT).tril_() @ v_
+                sums += q_ @ _before(k_.mT @ v_, state[part])
+                out[part] = unchunk(sums, v)
+        return out
 
     @staticmethod
     def setup_context(ctx, inputs, output):  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -94,20 +100,32 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         *given, state = ctx.saved_tensors
+        gradients = [torch.empty_like(t) for t in (*given, state)]
         with full_precision(grad):
-            q, k, v, g = (chunks(t, ctx.size) for t in (*given, grad))
-            earlier, pull = _before(k.mT @ v, state), q.mT @ g
-            later = _before(pull.flip(-3), torch.zeros_like(state)).flip(-3)
-            product = (q @ k.mT).tril_()
-            dv = product.mT @ g + k @ later
-            product = (g @ v.mT).tril_()
-            dq = product @ k + g @ earlier.mT
-            dk = product.mT @ q + v @ later.mT
-            gradients = (
-                torch.empty_like(t).copy_(unchunk(d, t))
-                for d, t in zip((dq, dk, dv), given, strict=True)
-            )
-            return *gradients, pull.sum(-3).to(state.dtype), None
+            for part in parts(given[1]):
+                q, k, v, g = (chunks(t[part], ctx.size) for t in (*given, grad))
+                dq, dk, pull = pull_back(q, k, v, g, state[part])
+                dv = (q @ k.mT).tril_().mT @ g
+                dv += k @ _after(pull)
+                found = (*(unchunk(d, grad) for d in (dq, dk, dv)), pull.sum(-3))
+                for whole, d in zip(gradients, found, strict=True):
+                    whole[part] = d
+        return *gradients, None
+
+
+def pull_back(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `Σ_i g_i · Σ_{j≤i} (q_i·k_j) v_j` for `q` and `k`, all in chunks.
+
+    The third result is what each chunk adds to the gradient of every state before it.
+    """
+    product, pull = (g @ v.mT).tril_(), q.mT @ g
+    dq = product @ k
+    dq += g @ _before(k.mT @ v, state).mT
+    dk = product.mT @ q
+    dk += v @ _after(pull).mT
+    return dq, dk, pull
 
 
 def accumulate(state: Tensor | None, k: Tensor, v: Tensor) -> Tensor:
@@ -124,7 +142,17 @@ def new_state(k: Tensor, v: Tensor) -> Tensor:
 
 def chunk_size(k: Tensor, v: Tensor) -> int:
     """Tokens a chunk: as many as a state has rows balances both; fewer than 32 make small work."""
-    return min(max(16, k.shape[-1], v.shape[-1]), 128)
+    return min(max(32, k.shape[-1], v.shape[-1]), 128)
+
+
+def parts(k: Tensor) -> list[tuple]:
+    """Indices of groups of heads, small enough that their temporaries take little memory."""
+    if k.ndim < 3 or torch.compiler.is_compiling():
+        return [(...,)]
+    heads = k.shape[-3]
+    count = min(heads, -(-k.numel() // WORKSPACE))
+    step = -(-heads // count)
+    return [(..., slice(i, i + step), slice(None), slice(None)) for i in range(0, heads, step)]
 
 
 def chunks(x: Tensor, size: int, fill: float = 0.0) -> Tensor:
@@ -156,3 +184,8 @@ def _before(own: Tensor, first: Tensor) -> Tensor:
     The last of `own` is in no sum, so that nothing of a token reaches an earlier chunk.
     """
     return torch.cat([first.unsqueeze(-3), own[..., :-1, :, :]], dim=-3).cumsum(-3)
+
+
+def _after(own: Tensor) -> Tensor:
+    """The sum over later chunks of what each has of its own, `(..., N, d, e)`."""
+    return _before(own.flip(-3), torch.zeros_like(own[..., 0, :, :])).flip(-3)
