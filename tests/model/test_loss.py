@@ -72,15 +72,6 @@ def test_rounding_is_that_of_whole_logits(dtype):
         assert (f - e).abs().max() <= factor * (p - e).abs().max() + 1e-6 * e.abs().max()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_product_of_any_shape_and_layout(dtype):
-    for m, k, n in ((1, 1, 1), (1, 8, 5), (7, 1, 5), (7, 8, 1), (65, 33, 17)):
-        a, b = torch.randn(m, k, dtype=dtype), torch.randn(n, k, dtype=dtype)
-        for x in (a, a.mT.clone().mT):
-            for y in (b, b.mT.clone().mT):
-                torch.testing.assert_close(loss.product(x, y), a @ b.mT)
-
-
 def test_gradcheck():
     hidden, weight, targets = drawn(12, torch.float64)
     targets[3] = -100

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from sympformer.products import product
+
 IGNORED = -100
 """A target that does not count."""
 
@@ -99,18 +101,6 @@ def _summed(
     return total, grad_hidden, grad_weight.to(weight.dtype)
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """`a @ b.mT` of `(m, k)` and `(n, k)`.
-
-    For float32 on a CPU torch asks its BLAS. MKL holds back on processors of another maker; oneDNN,
-    which torch carries for compiled graphs, does not, and is twice as fast there.
-    """
-    dnn = torch.backends.mkldnn
-    if a.device.type == "cpu" and a.dtype == torch.float32 and dnn.enabled and dnn.is_available():
-        return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
-    return a @ b.mT
-
-
 @_summed.register_fake
 def _(
     hidden: Tensor,
@@ -138,8 +128,13 @@ def _backward(ctx, grad: Tensor | None, *second: Tensor | None):
     if any(g is not None for g in second):
         raise NotImplementedError("the chunked cross-entropy can be differentiated once only")
     gradients = zip(ctx.saved_tensors, ctx.learns, strict=True)
-    scaled = (None if grad is None or not on else g * grad.to(g.dtype) for g, on in gradients)
+    scaled = (_scaled(g, grad) if learns else None for g, learns in gradients)
     return *scaled, None, None, None, None
+
+
+def _scaled(gradient: Tensor, by: Tensor | None) -> Tensor | None:
+    """A factor rounded to bfloat16 would put every entry off by the same share."""
+    return None if by is None else (gradient.to(by.dtype) * by).to(gradient.dtype)
 
 
 _summed.register_autograd(_backward, setup_context=_setup_context)
