@@ -35,6 +35,8 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     """`a @ bᵀ` of `(m, k)` and `(n, k)`, not differentiable."""
     if not _suits(a, b, a.numel() * b.shape[0]):
         return a @ b.mT
+    if not (b.is_contiguous() or b.mT.is_contiguous()):
+        b = b.contiguous()  # for other strides oneDNN has a slow loop only
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
 
 
