@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+import sympformer as sf
 from sympformer.attention import forms, tiled
 from sympformer.errors import InputError
 
@@ -151,6 +152,14 @@ def test_the_choice():
         with forms.using("auto"):
             assert chosen(64, 64, 8) == "fused"
     assert chosen(64, 64, 8) == "fused"
+
+
+def test_the_choice_of_linear_forms(tiny):
+    model, tokens = sf.build(tiny("linear-symp-r2")), torch.randint(0, 37, (1, 9))
+    for asked, runs in [("auto", "chunked"), ("masked", "masked"), ("tiled", "chunked")]:
+        with forms.using(asked), forms.recorded() as used:
+            model(tokens)
+        assert {line.split()[0] for line in used} == {runs}
 
 
 def test_the_record_says_what_decided():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import sympformer as sf
+from sympformer.attention import forms, tiled
 from sympformer.train.config import TrainConfig
 from sympformer.train.optimizer import adamw, clip_gradients
 
@@ -38,6 +39,22 @@ def test_audit(variant, tiny):
     report = sf.audit(sf.build(tiny(name, **overrides)), length=10)
     assert report.passed, str(report)
     assert report.cache_consistent is True
+
+
+@pytest.mark.parametrize("name", sf.presets())
+def test_audit_in_every_form(name, tiny, monkeypatch):
+    """Also in tiles of a few rows, whose edges lie within the audited length."""
+    monkeypatch.setattr(tiled, "ROWS", 3)
+    model = sf.build(tiny(name, block_size=10))
+    linear = model.config.attention == "linear"
+    kind = forms.LINEAR if linear else {"naive", "fused", "tiled", "sweep"}
+    for form in kind:
+        if form == "fused" and model.config.in_momentum_form:
+            continue  # it gives no log-sum-exp
+        with forms.using(form), forms.recorded() as used:
+            report = sf.audit(model, length=10)
+        assert report.passed, (form, str(report))
+        assert form in {line.split()[0] for line in used} or form == "sweep"
 
 
 @pytest.mark.parametrize("name", sf.presets())

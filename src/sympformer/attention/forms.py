@@ -7,18 +7,29 @@
 | tiled | rows of the weights in tiles, plain torch, any device; wide values, log-sum-exp |
 | sweep | tiles, with both averages of an accelerated layer from the same weights; on processors |
 | triton | the same in one kernel, on CUDA with Triton installed |
+
+and of linear attention
+
+| form | what it is |
+|---|---|
+| masked | the formula: an n×n product, a dense solve |
+| recurrent | sums token by token |
+| chunked | sums and solves in chunks: time and memory linear in n |
 """
 
 import importlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sympformer.attention import fused, naive, tiled
 from sympformer.attention.naive import Causality
+from sympformer.attention.prefix_solve import solve_chunked, solve_dense
+from sympformer.attention.prefix_sums import chunked, masked, recurrent
 from sympformer.errors import InputError, lookup
 
 LONG, LONG_IF_NARROW, NARROW = 512, 128, 16
@@ -35,6 +46,22 @@ class _Kernels:
 
 SOFTMAX = {"naive": naive, "fused": fused, "tiled": tiled, "triton": _Kernels()}
 
+
+class Linear(NamedTuple):
+    """The two operations of a form of linear attention."""
+
+    weighted_sum: Callable[..., Tensor]
+    solve: Callable[..., Tensor]
+
+
+LINEAR = {
+    "masked": Linear(masked, solve_dense),
+    "recurrent": Linear(recurrent, solve_dense),
+    "chunked": Linear(chunked, solve_chunked),
+}
+NAMES = ("auto", *SOFTMAX, "sweep", *LINEAR)
+"""All forms; one that is not of a model's kind of attention changes nothing in it."""
+
 _forced = "auto"
 _used: set[str] | None = None
 
@@ -47,7 +74,7 @@ def using(name: str) -> Iterator[None]:
         InputError: there is no such form, or it cannot run here.
     """
     global _forced
-    lookup({"auto": None, "sweep": None, **SOFTMAX}, name, "attention form")
+    lookup(dict.fromkeys(NAMES), name, "attention form")
     if name == "triton" and not _has_triton():
         raise InputError("attention form 'triton' needs a CUDA device and `pip install triton`")
     before, _forced = _forced, name
@@ -84,18 +111,37 @@ def attend(
     return form.attend(q, k, v, causality=causality, scale=scale)
 
 
+def weighted_sum(
+    q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", state: Tensor | None = None
+) -> Tensor:
+    """`prefix_sums.masked`, in the form that is asked for."""
+    return _linear(q, v, "sums").weighted_sum(q, k, v, causality=causality, state=state)
+
+
+def solve(
+    k: Tensor,
+    rho: Tensor,
+    b: Tensor,
+    *,
+    causality: Causality = "prefix",
+    state: Tensor | None = None,
+) -> Tensor:
+    """`prefix_solve.solve_dense`, in the form that is asked for."""
+    return _linear(k, b, "systems").solve(k, rho, b, causality=causality, state=state)
+
+
 def sweeps(q: Tensor, v: Tensor) -> bool:
     """Whether the accelerated layers run in one sweep (`sympformer.attention.sweep`)."""
     possible = q.device.type == "cpu" and q.ndim == 4 and q.shape[-2] > 1
     # A compiled block must be one graph; the sweep calls back into Python.
-    if possible and _forced in ("auto", "sweep") and not torch.compiler.is_compiling():
+    if possible and _forced not in SOFTMAX and not torch.compiler.is_compiling():
         _note("sweep", q, v, "and values made of their averages")
         return True
     return False
 
 
 def _choose(q: Tensor, k: Tensor, v: Tensor, *, log_sum: bool) -> str:
-    name = _fastest(q, k, v, log_sum) if _forced in ("auto", "sweep") else _forced
+    name = _forced if _forced in SOFTMAX else _fastest(q, k, v, log_sum)
     if name == "fused" and log_sum:
         raise InputError(
             "attention form 'fused' gives no log-sum-exp, which the momentum form needs: choose "
@@ -103,6 +149,12 @@ def _choose(q: Tensor, k: Tensor, v: Tensor, *, log_sum: bool) -> str:
         )
     _note(name, q, v, "and log-sum-exp" if log_sum else "")
     return name
+
+
+def _linear(q: Tensor, v: Tensor, what: str) -> Linear:
+    name = _forced if _forced in LINEAR else "chunked"
+    _note(name, q, v, f"in {what}")
+    return LINEAR[name]
 
 
 def _note(name: str, q: Tensor, v: Tensor, what: str) -> None:

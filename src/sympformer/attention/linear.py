@@ -8,10 +8,9 @@ the n newest tokens.
 import torch
 from torch import Tensor
 
-from sympformer.attention import padding
+from sympformer.attention import forms, padding
 from sympformer.attention.naive import Causality, visible_count
-from sympformer.attention.prefix_solve import solve_chunked as solve
-from sympformer.attention.prefix_sums import accumulate, weighted_sum
+from sympformer.attention.prefix_sums import accumulate
 from sympformer.attention.softmax import Past
 
 
@@ -34,7 +33,7 @@ class PrefixMeans:
 
     def mean(self, q: Tensor, k: Tensor, v: Tensor, state: Tensor | None) -> Tensor:
         """`(scale/n_i) Σ_j (q_i·k_j) v_j`."""
-        return weighted_sum(q, k, v, causality=self.causality, state=state).mul_(self.share)
+        return forms.weighted_sum(q, k, v, causality=self.causality, state=state).mul_(self.share)
 
 
 class LinearField(PrefixMeans):
@@ -117,7 +116,7 @@ class SteinMetric(PrefixMeans):
 
     def _momentum(self, u: Tensor) -> Tensor:
         """`π` of `u`: with causal sums tokens see only earlier ones, the system is triangular."""
-        pi = solve(
+        pi = forms.solve(
             self.k,
             self.ridge / self.share,
             u / self.share,

@@ -59,15 +59,12 @@ def chunked(
     n, size = q.shape[-2], chunk_size(k, v)
     if causality == "prefix" and n > size:
         start = new_state(k, v) if state is None else state.expand(*k.shape[:-2], -1, -1)
-        return _Chunked.apply(q, k, v, start, size)
+        # Views, because the compiler takes no tensor twice, and q may be k.
+        return _Chunked.apply(*(t.view_as(t) for t in (q, k, v)), start, size)
     with full_precision(q):
         if causality == "joint":
             return (wide(q) @ accumulate(state, k, v)).to(v.dtype)
         return masked(wide(q), wide(k), wide(v), state=state).to(v.dtype)
-
-
-weighted_sum = chunked
-"""The form that models use."""
 
 
 WORKSPACE = 2**17
