@@ -45,7 +45,7 @@ def solve_dense(
     with full_precision(k):  # half precision solves nothing
         k, rho, b = wide(k), wide(rho), wide(b)
         if state is not None:
-            b = b - k @ state
+            b = b - k @ wide(state)
         matrix = k @ k.mT + torch.eye(k.shape[-2], dtype=k.dtype, device=k.device) * rho
         if causality == "joint":
             return torch.linalg.solve(matrix, b)
@@ -70,7 +70,7 @@ def solve_chunked(
     k, rho, b = wide(k), wide(rho).expand(*k.shape[:-1], 1), wide(b)
     if state is not None:
         with full_precision(k):
-            b = b - k @ state
+            b = b - k @ wide(state)
     return _solve(k, rho, b)
 
 
