@@ -123,3 +123,12 @@ def test_gpt_untied_is_the_fair_control(tiny):
     assert count["gpt-untied"] - count["gpt"] == tables + 16
     for name in ("yurii", "symp-h0", "symp-h1", "symp-r2"):
         assert 0 <= count[name] - count["gpt-untied"] < 0.01 * count["gpt-untied"]
+
+
+@pytest.mark.parametrize("name", sf.presets())
+def test_runs_in_pure_bfloat16(name, tiny):
+    model, tokens = sf.build(tiny(name)).bfloat16(), torch.randint(0, 37, (2, 17))
+    loss = model(tokens, tokens).loss
+    loss.backward()
+    assert loss.isfinite()
+    assert model.generate(tokens[:, :5], max_new_tokens=2).shape == (2, 7)

@@ -77,7 +77,7 @@ class SoftmaxField:
 
     def velocity(self, pi: Tensor) -> Tensor:
         """`π_i / z_i`, the velocity of each head; `pi` is the projected momentum `U p`."""
-        return pi * (-self._log_mobility(pi)).exp()
+        return (pi * (-self._log_mobility(pi)).exp()).to(pi.dtype)
 
     def force(self, pi: Tensor) -> Tensor:
         """`z_i Σ_j a_ij (1 + (s_i + s_j)/2) v_j` with `s_i = |π_i/z_i|²`, maths.md (S')."""
@@ -89,7 +89,8 @@ class SoftmaxField:
             weighted = self._average(self.past.extend((s * self.new_v).to(self.k.dtype)))
         # Written as two products with one number a token: nothing else need be kept for backward.
         half_z = log_z.exp() / 2
-        return (half_z * (2 + s)) * self.attention + half_z * weighted
+        force = (half_z * (2 + s)) * self.attention + half_z * weighted
+        return force.to(self.new_v.dtype)
 
     def _log_mobility(self, pi: Tensor) -> Tensor:
         """`log z_i`, `(B, H, n, 1)`; what else comes from the same pass is kept."""

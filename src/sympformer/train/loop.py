@@ -168,7 +168,7 @@ class Run:
         norm = clip_gradients(self.optimizer, t.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = total.item()
+        loss, norm = torch.stack([total, norm]).tolist()  # one transfer from an accelerator
         seconds = time.perf_counter() - began
         self.seconds += seconds
         self.step += 1
@@ -176,7 +176,7 @@ class Run:
             "train",
             loss=loss,
             lr=rate,
-            grad_norm=norm.item(),
+            grad_norm=norm,
             tokens_per_second=counted / seconds,
         )
 
