@@ -1,7 +1,7 @@
 """Adams-Bashforth of order 2 on the damped system."""
 
 from sympformer.dynamics.multistep import Past, adams_bashforth
-from sympformer.dynamics.scalar import Scalar
+from sympformer.dynamics.scalar import Scalar, advance
 from sympformer.dynamics.state import Oracle, Scheme, State, StepSize, split
 
 
@@ -29,4 +29,4 @@ class AB2(Scheme):
         if memory is not None:
             velocity = adams_bashforth(velocity, memory.velocity, h_x, memory.h_x)
             force = adams_bashforth(force, memory.force, h_p, memory.h_p)
-        return State(x + h_x * velocity, p + h_p * force), now
+        return State(advance(x, h_x, velocity), advance(p, h_p, force)), now

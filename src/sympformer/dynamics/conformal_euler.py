@@ -1,6 +1,6 @@
 """Conformally symplectic Euler."""
 
-from sympformer.dynamics.scalar import Scalar
+from sympformer.dynamics.scalar import Scalar, advance
 from sympformer.dynamics.state import Oracle, Scheme, State, StepSize, split
 
 
@@ -22,5 +22,5 @@ class ConformalEuler(Scheme):
         h_x, h_p = split(h)
         x, p = state
         field = oracle(x)
-        p_next = self.damping.decay(t, h_p) * (p + h_p * field.force(p))
-        return State(x + h_x * field.velocity(p_next), p_next), memory
+        p_next = self.damping.decay(t, h_p) * advance(p, h_p, field.force(p))
+        return State(advance(x, h_x, field.velocity(p_next)), p_next), memory

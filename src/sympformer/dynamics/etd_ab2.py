@@ -1,7 +1,7 @@
 """Adams-Bashforth of order 2 on the undamped variables."""
 
 from sympformer.dynamics.multistep import Past, adams_bashforth
-from sympformer.dynamics.scalar import Scalar
+from sympformer.dynamics.scalar import Scalar, advance
 from sympformer.dynamics.state import Oracle, Scheme, State, StepSize, split
 
 
@@ -32,9 +32,9 @@ class ETDAB2(Scheme):
         decay = self.damping.decay(t, h_p)
         now = Past(velocity, decay * force, h_x, h_p)
         if memory is None:
-            p_next = decay * p + self.damping.weight(t, h_p) * force
+            p_next = advance(decay * p, self.damping.weight(t, h_p), force)
         else:
             velocity = adams_bashforth(velocity, memory.velocity, h_x, memory.h_x)
             force = adams_bashforth(force, memory.force, h_p, memory.h_p)
-            p_next = decay * (p + h_p * force)
-        return State(x + h_x * velocity, p_next), now
+            p_next = decay * advance(p, h_p, force)
+        return State(advance(x, h_x, velocity), p_next), now

@@ -1,6 +1,6 @@
 """Damped Euler."""
 
-from sympformer.dynamics.scalar import Scalar
+from sympformer.dynamics.scalar import Scalar, advance
 from sympformer.dynamics.state import Oracle, Scheme, State, StepSize, split
 
 
@@ -20,6 +20,6 @@ class Euler(Scheme):
         h_x, h_p = split(h)
         x, p = state
         field = oracle(x)
-        x_next = x + h_x * field.velocity(p)
-        p_next = p + h_p * (field.force(p) - self.damping.alpha(t) * p)
+        x_next = advance(x, h_x, field.velocity(p))
+        p_next = advance(p, h_p, field.force(p) - self.damping.alpha(t) * p)
         return State(x_next, p_next), memory

@@ -1,6 +1,6 @@
 """Plain Euler."""
 
-from sympformer.dynamics.scalar import Scalar
+from sympformer.dynamics.scalar import Scalar, advance
 from sympformer.dynamics.state import Oracle, Scheme, State, StepSize, split
 
 
@@ -21,6 +21,6 @@ class PlainEuler(Scheme):
         h_x, h_p = split(h)
         x, p = state
         field = oracle(x)
-        x_next = x + h_x * field.velocity(p)
-        p_next = self.damping.decay(t, h_p) * p + h_p * field.force(p)
+        x_next = advance(x, h_x, field.velocity(p))
+        p_next = advance(self.damping.decay(t, h_p) * p, h_p, field.force(p))
         return State(x_next, p_next), memory

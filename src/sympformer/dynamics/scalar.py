@@ -36,6 +36,11 @@ def sin(z: Scalar) -> Scalar:
     return torch.sin(z) if isinstance(z, Tensor) else math.sin(z)
 
 
+def advance(x: Tensor, h: Scalar, slope: Tensor) -> Tensor:
+    """`x + h · slope`; with a tensor h no memory is taken for the product."""
+    return torch.addcmul(x, h, slope) if isinstance(h, Tensor) else x + h * slope
+
+
 def phi(z: Scalar) -> Scalar:
     """(1 - e^-z) / z, continued by 1 at z = 0: the mean of e^-s over s in [0, z].
 

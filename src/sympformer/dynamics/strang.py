@@ -1,6 +1,6 @@
 """Half-damp Strang splitting."""
 
-from sympformer.dynamics.scalar import Scalar
+from sympformer.dynamics.scalar import Scalar, advance
 from sympformer.dynamics.state import Oracle, Scheme, State, StepSize, split
 
 
@@ -26,6 +26,6 @@ class Strang(Scheme):
         start = oracle(x)
         p_mid = p + (h_p / 2) * start.force(p)
         middle = oracle(x + (h_x / 2) * start.velocity(p))
-        x_next = x + h_x * middle.velocity(p_mid)
-        p_next = p + h_p * middle.force(p_mid)
+        x_next = advance(x, h_x, middle.velocity(p_mid))
+        p_next = advance(p, h_p, middle.force(p_mid))
         return State(x_next, self.damping.decay(t + h_p / 2, h_p / 2) * p_next), memory

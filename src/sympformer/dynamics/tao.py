@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sympformer.dynamics.scalar import Scalar, cos, sin
+from sympformer.dynamics.scalar import Scalar, advance, cos, sin
 from sympformer.dynamics.state import Oracle, Scheme, State, StepSize, split
 
 
@@ -67,6 +67,6 @@ def _drive(
 ) -> tuple[State, State]:
     """Flow of H(x, q): the field at x of the one copy and q of the other moves p and y."""
     field = oracle(here.x)
-    kicked = State(here.x, here.p + h[1] * field.force(there.p))
-    drifted = State(there.x + h[0] * field.velocity(there.p), there.p)
+    kicked = State(here.x, advance(here.p, h[1], field.force(there.p)))
+    drifted = State(advance(there.x, h[0], field.velocity(there.p)), there.p)
     return kicked, drifted

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from sympformer.attention.softmax import Past
 from sympformer.dynamics import SCHEMES, State, damping
+from sympformer.dynamics.scalar import advance
 from sympformer.model.config import ModelConfig
 from sympformer.model.layers import LayerNorm, Scalar, Stream
 from sympformer.model.oracles import attention_oracle, mlp_oracle
@@ -40,15 +41,15 @@ class Nesterov(nn.Module):
 
     def look(self, x: Tensor, v: Tensor) -> Tensor:
         """The normalised point at which the oracle is asked."""
-        return self.norm_x(x if self.mu is None else x + self.mu() * v)
+        return self.norm_x(x if self.mu is None else advance(x, self.mu(), v))
 
     def propose(self, v: Tensor, oracle: Tensor) -> Tensor:
         """`W = β v + γ O`."""
-        return self.beta() * v + self.gamma() * oracle
+        return advance(self.beta() * v, self.gamma(), oracle)
 
     def move(self, x: Tensor, v: Tensor) -> Tensor:
         """`x + ν v`."""
-        return x + (v if self.nu is None else self.nu() * v)
+        return x + v if self.nu is None else advance(x, self.nu(), v)
 
 
 class VelocityAttention(Nesterov):
@@ -104,7 +105,9 @@ class MomentumAttention(nn.Module):
         """Step the stream and its clock."""
 
         def oracle(x: Tensor):
-            return self.oracle(self.norm_x(x if self.mu is None else x + self.mu() * s.p), past)
+            return self.oracle(
+                self.norm_x(x if self.mu is None else advance(x, self.mu(), s.p)), past
+            )
 
         rate = damping(self.damping, **{k: c() for k, c in self.coefficients.items()})
         scheme = self.scheme(rate, **{k: c() for k, c in self.constants.items()})
@@ -131,7 +134,7 @@ class ResidualMLP(nn.Module):
 
     def forward(self, s: Stream) -> Stream:
         """Step the stream."""
-        x = s.x if self.mu is None else s.x + self.mu() * s.v
+        x = s.x if self.mu is None else advance(s.x, self.mu(), s.v)
         return s._replace(x=s.x + self.oracle(self.norm(x)))
 
 
