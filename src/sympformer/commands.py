@@ -251,9 +251,12 @@ class Audit:
     """Print JSON."""
     set: Set = ()
     """Other options of the architecture, e.g. --set causality=joint."""
+    form: str = "auto"
+    """How attention is computed: auto, or a form in sympformer.attention.forms."""
 
     def run(self) -> int:
         """Audit."""
+        from sympformer.attention import forms
         from sympformer.causality import audit
 
         if Path(self.target).exists():
@@ -261,7 +264,8 @@ class Audit:
         else:
             size = {**Size().fields(), "block_size": max(128, self.length), "vocab_size": 256}
             model = build(ModelConfig.preset(self.target, **{**size, **_overrides(self.set)}))
-        report = audit(model, length=self.length)
+        with forms.using(self.form):
+            report = audit(model, length=self.length)
         print(json.dumps(report.to_dict(), indent=2) if self.json else report)
         return 0 if report.passed else 1
 

@@ -40,7 +40,7 @@ def test_velocity_form_is_the_naive_acceleration(causality):
     s = (u * torch.linalg.solve(B, u.T).T).sum(-1, keepdim=True)
     c, pull = got.connection(u @ A, u, s)
     expected = naive.softmax_acceleration(x, u, A, B, causality)
-    torch.testing.assert_close(got.attention - (c * u - pull), expected)
+    torch.testing.assert_close(got.attention - (c * u + pull), expected)
 
 
 def test_published_normaliser_divides_by_the_length():

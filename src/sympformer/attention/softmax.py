@@ -124,7 +124,7 @@ class SoftmaxField:
 
         Returns:
             `c_i`, the rate of change of `log z_i` along the motion, `(B, H, n, 1)`, and
-            `½ (s_i Att_i + Σ_j a_ij s_j v_j)`, so that `C = c u - (the second, projected)`.
+            `-½ (s_i Att_i + Σ_j a_ij s_j v_j)`, so that `C = c u + (the second, projected)`.
         """
         values = connection_values(self.new_k, self.new_v, ku, s)
         if self._attention is not None:
@@ -138,8 +138,9 @@ class SoftmaxField:
         """What `connection` returns, of the averages of `connection_values`."""
         d = self.new_k.shape[-1]
         k_mean, ku_mean, weighted = means.split([d, d, self.new_v.shape[-1]], dim=-1)
-        c = self.scale * (qu * k_mean + self.q[..., :d] * ku_mean).sum(-1, keepdim=True)
-        return c, (s * self.attention + weighted) / 2
+        q = self.q[..., :d]
+        c = self.scale * torch.addcmul(qu * k_mean, q, ku_mean).sum(-1, keepdim=True)
+        return c, torch.addcmul(weighted, s / -2, self.attention)
 
     @property
     def sweeps(self) -> bool:
@@ -179,8 +180,8 @@ class SoftmaxField:
 
 
 def connection_values(k: Tensor, v: Tensor, ku: Tensor, s: Tensor) -> Tensor:
-    """What the connection averages: `k_j`, `W_K u_j` and `s_j v_j`, side by side."""
-    return torch.cat([k, ku, s * v], dim=-1)
+    """What the connection averages: `k_j`, `W_K u_j` and `-½ s_j v_j`, side by side."""
+    return torch.cat([k, ku, (s / -2) * v], dim=-1)
 
 
 def _bounded(log_z: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Multi-head softmax attention with its projections: an oracle of a language model."""
 
+import torch
 from torch import Tensor, nn
 
 from sympformer.attention.softmax import Normalizer, Past, SoftmaxField, connection_values
@@ -87,7 +88,7 @@ class AttentionField(Field):
         return w, self._project(w, c, pull)
 
     def _project(self, u: Tensor, c: Tensor, pull: Tensor) -> Tensor:
-        return c.mean(-3) * u - self.module.out(self.module.merge(pull))
+        return torch.addcmul(self.module.out(self.module.merge(pull)), c.mean(-3), u)
 
     def _momentum(self, p: Tensor) -> Tensor:
         """`U p` by heads; made once, so that velocity and force of one `p` share a sweep."""

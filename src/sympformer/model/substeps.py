@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from sympformer.attention.softmax import Past
@@ -69,7 +70,7 @@ class VelocityAttention(Nesterov):
         field = self.oracle(self.look(s.x, s.p), past)
         if self.connection == "proposal":
             w, c = field.proposal(s.p, self.beta(), self.gamma())
-            return s._replace(x=s.x + self.norm_v(w - c / 2), p=self.norm_v(w - c))
+            return s._replace(x=s.x + self.norm_v(torch.sub(w, c, alpha=0.5)), p=self.norm_v(w - c))
         # The connection first: attention then comes out of the same pass over the scores.
         c = field.connection(s.p) if self.connection == "incoming" else None
         w = self.propose(s.p, field.attention())

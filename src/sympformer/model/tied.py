@@ -111,7 +111,7 @@ class TiedField(Field):
             flat = torch.linalg.solve_triangular(self.L.to(dtype), u.to(dtype).mT, upper=False)
         s = flat.square().sum(-2)[..., None, :, None].to(u.dtype)
         c, pull = self.field.connection((u @ self.A).unsqueeze(-3), u.unsqueeze(-3), s)
-        return c.squeeze(-3) * u - self._raise(pull.squeeze(-3))
+        return c.squeeze(-3) * u + self._raise(pull.squeeze(-3))
 
     def _momentum(self, p: Tensor) -> Tensor:
         """`Lᵀp`, made once, so that velocity and force of one `p` share a sweep."""

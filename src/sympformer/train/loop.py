@@ -263,9 +263,7 @@ def resolve_device(name: str) -> torch.device:
         torch.empty(1, device=name)
         return torch.device(name)
     except (RuntimeError, AssertionError, ValueError):
-        raise InputError(
-            f"device {name!r} is not available here: use --train.device auto"
-        ) from None
+        raise InputError(f"device {name!r} is not available here: use --device auto") from None
 
 
 @contextmanager
