@@ -162,6 +162,14 @@ def test_the_choice_of_linear_forms(tiny):
         assert {line.split()[0] for line in used} == {runs}
 
 
+def test_a_compiled_layer_is_recorded_in_two_passes(tiny):
+    model, tokens = sf.build(tiny("symp-r2")), torch.randint(0, 37, (1, 9))
+    for compiled, runs in [(False, {"sweep"}), (True, {"fused", "tiled"})]:
+        with forms.recorded(compiled) as used:
+            model(tokens)
+        assert {line.split()[0] for line in used} == runs
+
+
 def test_the_record_says_what_decided():
     q = torch.randn(2, 5, 8)
     with forms.recorded() as used:

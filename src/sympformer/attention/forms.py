@@ -34,7 +34,7 @@ from sympformer.errors import InputError, lookup
 
 LONG, LONG_IF_NARROW, NARROW = 512, 128, 16
 """Keys from which tiles outrun torch's fused attention on a processor, and from which they do where
-heads are narrower than a vector of its registers (measured: docs/speed.md)."""
+heads are narrower than a vector of its registers (measured: docs/devlog.md)."""
 
 
 class _Kernels:
@@ -64,11 +64,14 @@ NAMES = ("auto", *SOFTMAX, "sweep", *LINEAR)
 
 _forced = "auto"
 _used: set[str] | None = None
+_compiled = False
 
 
 @contextmanager
 def using(name: str) -> Iterator[None]:
     """Run every evaluation inside in the form called `name`; "auto" lets each choose.
+
+    A single query among earlier tokens, as in cached decoding, is always computed by the formula.
 
     Raises:
         InputError: there is no such form, or it cannot run here.
@@ -85,14 +88,18 @@ def using(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def recorded() -> Iterator[set[str]]:
-    """Collect which forms run inside, each with the shapes that decided."""
-    global _used
-    before, _used = _used, set()
+def recorded(compiled: bool = False) -> Iterator[set[str]]:
+    """Collect which forms run inside, each with the shapes that decided.
+
+    `compiled` chooses as in blocks that are compiled, which this eager record stands for.
+    """
+    global _used, _compiled
+    before = _used, _compiled
+    _used, _compiled = set(), compiled
     try:
         yield _used
     finally:
-        _used = before
+        _used, _compiled = before
 
 
 def average(
@@ -134,7 +141,8 @@ def sweeps(q: Tensor, v: Tensor) -> bool:
     """Whether the accelerated layers run in one sweep (`sympformer.attention.sweep`)."""
     possible = q.device.type == "cpu" and q.ndim == 4 and q.shape[-2] > 1
     # A compiled block must be one graph; the sweep calls back into Python.
-    if possible and _forced not in SOFTMAX and not torch.compiler.is_compiling():
+    compiled = _compiled or torch.compiler.is_compiling()
+    if possible and _forced not in SOFTMAX and not compiled:
         _note("sweep", q, v, "and values made of their averages")
         return True
     return False

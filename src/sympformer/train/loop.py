@@ -219,7 +219,8 @@ class Run:
     def _forms(self) -> list[str]:
         """In which forms attention will be computed, tried on one block."""
         block = torch.zeros(1, self.config.model.block_size, dtype=torch.int64, device=self.device)
-        with torch.no_grad(), precision(self.config.train, self.device), forms.recorded() as used:
+        t = self.config.train
+        with torch.no_grad(), precision(t, self.device), forms.recorded(t.compile) as used:
             self.model(block)
         return sorted(used)
 
