@@ -311,7 +311,7 @@ class Bench:
         """Measure."""
         import torch
 
-        from sympformer.bench import Case, Progress, bench, print_tables, sweep, write_report
+        from sympformer.bench import Case, Progress, bench, grid, print_tables, write_report
         from sympformer.bench import Report as BenchReport
         from sympformer.train.loop import resolve_device
 
@@ -329,7 +329,7 @@ class Bench:
                 compile=self.compile,
             )
             axes = self.presets, self.measure, self.lengths, self.n_embd
-            groups = sweep(first, *axes, tokens_per_batch=self.tokens_per_batch)
+            groups = grid(first, *axes, tokens_per_batch=self.tokens_per_batch)
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
             report = bench(groups, self.rounds, Progress())

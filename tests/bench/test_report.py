@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sympformer.bench import Case, Report, Result, bench, ratio, sweep, write_report
+from sympformer.bench import Case, Report, Result, bench, grid, ratio, write_report
 from sympformer.bench.figure import draw
 from sympformer.bench.operations import operation
 from sympformer.bench.table import FAILED, tables
@@ -103,7 +103,7 @@ def test_a_run_of_everything(tmp_path):
     """Every measure but memory, which needs processes of its own, on tiny models."""
     measures = ["step", "prefill", "decode", "generate", "recompute"]
     models = ["gpt", "symp-r2", "linear-symp-exp-euler"]
-    report = bench(sweep(FIRST, models, measures, [16], [16]), rounds=1)
+    report = bench(grid(FIRST, models, measures, [16], [16]), rounds=1)
     assert len(report.results) == 5 * 4
     for r in report.results:
         assert len(r.seconds) == 1
@@ -132,8 +132,8 @@ def test_a_model_that_does_not_fit_is_reported():
     assert none.failed
 
 
-def test_sweep():
-    groups = sweep(FIRST, ["gpt", "gpt"], ["step", "memory"], [16, 32], [16, 32], 64)
+def test_grid():
+    groups = grid(FIRST, ["gpt", "gpt"], ["step", "memory"], [16, 32], [16, 32], 64)
     assert len(groups) == 8
     for name, cases in groups.items():
         assert [c.model for c in cases] == ["plain-gpt", "gpt"]
@@ -158,9 +158,9 @@ def test_a_case_that_makes_no_sense_is_refused(change, says):
 
 def test_what_has_no_meaning_together_is_refused():
     with pytest.raises(InputError, match="tokens a batch"):
-        sweep(FIRST, ["gpt"], ["step"], [16, 32], [16], 24)
+        grid(FIRST, ["gpt"], ["step"], [16, 32], [16], 24)
     with pytest.raises(InputError, match="lengths"):
-        sweep(FIRST, ["gpt"], ["step"], [], [16])
+        grid(FIRST, ["gpt"], ["step"], [], [16])
 
 
 def test_results_are_kept_in_a_path(report, tmp_path: Path):

@@ -7,7 +7,7 @@ from sympformer.bench.case import PLAIN, Case
 from sympformer.errors import InputError
 
 
-def sweep(
+def grid(
     first: Case,
     presets: Sequence[str],
     measures: Sequence[str],
