@@ -1,6 +1,8 @@
 """The command line as a user meets it: exit codes, one clear line, nothing lost."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -24,6 +26,14 @@ def run(*arguments):
         return main([str(a) for a in arguments])
     except SystemExit as end:
         return end.code
+
+
+def test_help_is_quick():
+    """What measures and draws is imported by the command that needs it."""
+    heavy = ("matplotlib", "scipy", "sympformer.bench", "sympformer.study", "sympformer.lab")
+    code = f"import sys, sympformer.cli; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_presets(capsys):

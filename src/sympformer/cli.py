@@ -2,13 +2,14 @@
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 
-from sympformer.commands import COMMANDS, Compare, Flat
+from sympformer.commands import COMMANDS
+from sympformer.commands.lab import experiments
+from sympformer.commands.study import Compare
 from sympformer.errors import InputError
 
 
@@ -17,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if arguments[:1] == ["lab"]:
-            return _parse(_experiments(), "sympformer lab", arguments[1:])
+            return _parse(experiments(), "sympformer lab", arguments[1:])
         if arguments[:1] == ["compare"] and (file := _config_file(arguments)) is not None:
             return tyro.cli(
                 Compare, prog="sympformer compare", default=Compare.load(file), args=arguments[1:]
@@ -50,38 +51,6 @@ def _config_file(arguments: list[str]) -> Path | None:
         if name == "--config":
             return Path(value or "".join(arguments[i + 1 : i + 2]))
     return None
-
-
-def _experiments() -> dict[str, Callable[..., int]]:
-    """The particle lab's commands, made from its table."""
-    from sympformer.lab import EXPERIMENTS, perform
-
-    def command(name: str) -> Callable[..., int]:
-        experiment = EXPERIMENTS[name]
-
-        def run(
-            config: Annotated[Any, Flat],
-            out: Path = Path("runs/lab"),
-            animate: bool = False,
-        ) -> int:
-            result = perform(name, config, out, animate)
-            for key, value in result.numbers.items():
-                print(f"{key}: {value:.4g}")
-            for claim in result.claims:
-                print(claim)
-            print(f"written: {out / name}.npz, .json, .png, .svg" + (", .gif" if animate else ""))
-            return 0 if all(claim.holds for claim in result.claims) else 1
-
-        run.__annotations__["config"] = Annotated[experiment.config, Flat]
-        run.__doc__ = f"""{experiment.help[0].upper()}{experiment.help[1:]}.
-
-        Args:
-            out: Folder for data, figure and measured claims.
-            animate: Also write an animation.
-        """
-        return run
-
-    return {name: command(name) for name in EXPERIMENTS}
 
 
 if __name__ == "__main__":

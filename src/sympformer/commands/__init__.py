@@ -1,0 +1,21 @@
+"""The commands: each is its options, and what is done with them."""
+
+from sympformer.commands.bench import Bench
+from sympformer.commands.data import Data
+from sympformer.commands.lab import Lab
+from sympformer.commands.models import Audit, Presets
+from sympformer.commands.study import Compare, Report
+from sympformer.commands.train import Eval, Generate, Train
+
+COMMANDS = {
+    "presets": Presets,
+    "train": Train,
+    "compare": Compare,
+    "eval": Eval,
+    "generate": Generate,
+    "audit": Audit,
+    "report": Report,
+    "lab": Lab,
+    "data": Data,
+    "bench": Bench,
+}

@@ -1,0 +1,118 @@
+"""Commands about one run: train a model, measure its loss, let it write."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from tyro.conf import Positional
+
+from sympformer.commands.data import prepare
+from sympformer.commands.options import Flat, Set, Size, overrides
+from sympformer.data import Corpus, load_tokenizer, valid_blocks
+from sympformer.model import ModelConfig
+from sympformer.train import (
+    DataConfig,
+    Progress,
+    RunConfig,
+    TrainConfig,
+    evaluate,
+    load_model,
+    train,
+)
+from sympformer.train.sample import continue_texts, stream_text
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one model, or resume a run."""
+
+    preset: Positional[str] = "symp-r2"
+    """Architecture; `sympformer presets` lists them."""
+    out: Path | None = None
+    """Run folder; runs/PRESET-sSEED if not given."""
+    resume: Path | None = None
+    """Run folder to continue; its own configuration is used."""
+    set: Set = ()
+    """Other options of the architecture, e.g. --set lookahead=true heads=averaged."""
+    size: Annotated[Size, Flat] = field(default_factory=Size)
+    data: Annotated[DataConfig, Flat] = field(default_factory=DataConfig)
+    train: Annotated[TrainConfig, Flat] = field(default_factory=TrainConfig)
+
+    def run(self) -> int:
+        """Train."""
+        if self.resume is not None:
+            config, folder = RunConfig.load(self.resume / "config.toml"), self.resume
+            corpus = prepare(config.data)
+        else:
+            corpus = prepare(self.data)
+            config = self.config(corpus)
+            folder = self.out or Path("runs") / f"{self.preset}-s{self.train.seed}"
+        progress = Progress(Console(stderr=True))
+        summary = train(config, corpus, folder, resume=self.resume is not None, progress=progress)
+        print(f"{folder}: validation loss {summary['final_loss']:.4f} nats/token")
+        print(summary["audit"]["verdict"])
+        return 0 if summary["audit"]["passed"] else 1
+
+    def config(self, corpus: Corpus) -> RunConfig:
+        """What the options ask for."""
+        size = {"vocab_size": corpus.tokenizer.vocab_size, **self.size.fields()}
+        model = ModelConfig.preset(self.preset, **{**size, **overrides(self.set)})
+        return RunConfig(self.preset, model, self.data, self.train)
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Measure a trained model's loss on its validation text."""
+
+    run_folder: Positional[Path]
+    """Run folder."""
+    blocks: int | None = None
+    """Validation blocks; all if not given."""
+    loops: int | None = None
+    """Apply the model's blocks this many times over, instead of as often as in training."""
+
+    def run(self) -> int:
+        """Evaluate."""
+        model = load_model(self.run_folder)
+        if self.loops is not None:
+            model = model.with_loops(self.loops)
+        config = RunConfig.load(self.run_folder / "config.toml")
+        corpus = prepare(config.data)
+        blocks = valid_blocks(
+            corpus.valid, config.model.block_size, config.train.batch_size, self.blocks
+        )
+        print(json.dumps(asdict(evaluate(model, blocks, corpus.floor)), indent=2))
+        return 0
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Continue a prompt with a trained model; tokens are printed as they come."""
+
+    run_folder: Positional[Path]
+    """Run folder."""
+    prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Text to continue; without it, a new document. Several are one batch, printed at its end."""
+    max_new_tokens: int = 100
+    """Tokens to add; fewer if the block size is reached."""
+    temperature: float = 0.8
+    """0 always takes the most likely token."""
+    top_k: int | None = None
+    """Sample among the k most likely tokens only."""
+    seed: int = 0
+    """Seed of the sampling."""
+
+    def run(self) -> int:
+        """Generate."""
+        model, tokenizer = load_model(self.run_folder), load_tokenizer(self.run_folder)
+        options = self.max_new_tokens, self.temperature, self.top_k, self.seed
+        if len(self.prompt) > 1:
+            print("\n---\n".join(continue_texts(model, tokenizer, self.prompt, *options)))
+            return 0
+        for piece in stream_text(model, tokenizer, next(iter(self.prompt), None), *options):
+            print(piece, end="", flush=True)
+        print()
+        return 0
