@@ -1,10 +1,11 @@
-"""Blocks under torch.compile: one graph, which stands for all steps of one shape."""
+"""Under torch.compile: one graph of a block in training, one of the model in decoding."""
 
 import pytest
 import torch
 import torch._dynamo
 
 import sympformer as sf
+from sympformer.model import generation
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +46,25 @@ def test_forward_and_backward_graphs_are_traced(name, tiny):
     for block in model.blocks:
         block.compile(backend="aot_eager", fullgraph=True, dynamic=False)
     torch.testing.assert_close(step(model, tokens), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sf.presets())
+def test_one_graph_decodes_at_every_length(name, redrawn, monkeypatch):
+    step = torch.compile(generation._step, backend="eager", dynamic=True, fullgraph=True)
+    monkeypatch.setattr(generation, "_compiled_step", step)
+    model = redrawn(name, block_size=40)
+    tokens = torch.randint(0, 37, (2, 5))
+    expected = model.generate(tokens, 30)
+    assert torch.equal(model.generate(tokens, 4, compile=True), expected[:, :9])
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        assert torch.equal(model.generate(tokens, 30, compile=True), expected)
+        assert torch.equal(model.generate(expected[:, :9], 26, compile=True), expected)
+
+
+def test_generation_is_compiled(redrawn):
+    """By the compiler that users have; padding and sampling as without it."""
+    model = redrawn("symp-r2", n_layer=1)
+    tokens, mask = generation.pad_left([[1, 2, 3], [4]])
+    options = {"temperature": 1.0, "seed": 0, "attention_mask": mask}
+    expected = model.generate(tokens, 6, **options)
+    assert torch.equal(model.generate(tokens, 6, **options, compile=True), expected)

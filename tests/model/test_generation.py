@@ -23,17 +23,9 @@ def label(variant):
     return "-".join([name, *(f"{k}={v}" for k, v in overrides.items())])
 
 
-def redrawn(config):
-    """A float64 model whose matrices are large enough that its tokens interact."""
-    model = sf.build(config).double().eval().requires_grad_(False)
-    for p in model.parameters():
-        p.copy_(p + 0.1 * torch.randn_like(p) if p.ndim < 2 else torch.randn_like(p) / 3)
-    return model
-
-
 @pytest.fixture
-def model(tiny):
-    return redrawn(tiny("symp-r2"))
+def model(redrawn):
+    return redrawn("symp-r2")
 
 
 @pytest.fixture
@@ -42,9 +34,9 @@ def tokens():
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=label)
-def test_a_padded_row_is_continued_as_it_would_be_alone(variant, tiny):
+def test_a_padded_row_is_continued_as_it_would_be_alone(variant, redrawn):
     name, overrides = variant
-    model = redrawn(tiny(name, **overrides))
+    model = redrawn(name, **overrides)
     prompts = [torch.randint(0, 37, (n,)).tolist() for n in (7, 1, 4)]
     tokens, mask = pad_left(prompts, fill=36)
     padding = (~mask).sum(1)
@@ -66,9 +58,9 @@ def test_a_padded_row_is_continued_as_it_would_be_alone(variant, tiny):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("preset", ["gpt", "symp-r2", "symp-exp-euler", "linear-symp-r2"])
-def test_padding_is_hidden_from_scores_of_any_size(preset, dtype, tiny):
+def test_padding_is_hidden_from_scores_of_any_size(preset, dtype, redrawn):
     """Other tokens in the padding change nothing at all, in low precision and at scores of 1e3."""
-    model = redrawn(tiny(preset)).float()
+    model = redrawn(preset).float()
     for block in model.blocks:
         oracle = block.attention.oracle
         (oracle.qk if hasattr(oracle, "qk") else oracle.qkv).weight.mul_(20)

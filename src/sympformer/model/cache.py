@@ -33,7 +33,6 @@ class Buffer:
             and length + new.shape[-2] <= self.data.shape[-2]
             and (new.shape[:-2], new.dtype) == (self.data.shape[:-2], self.data.dtype)
             and not torch.is_grad_enabled()
-            and (torch.is_inference_mode_enabled() or not self.data.is_inference())
         )
 
     def append(self, new: Tensor) -> None:
@@ -75,12 +74,13 @@ class Recorder:
         cache = cache or Cache()
         self.length, self.padding, self.keeps = cache.length, cache.padding, keeps
         self._capacity, self._limit = cache.capacity, limit
-        self._old = iter(cache.entries) if cache.entries else None
+        self._old = cache.entries
+        self._asked = 0
         self._entries: list[Tensor | Buffer] = []
 
     def recall(self) -> Tensor | None:
         """What earlier tokens left here, or None if there are none; `keep` must follow."""
-        return None if self._old is None else cast(Tensor, next(self._old))
+        return cast(Tensor | None, self._next())
 
     def keep(self, value: Tensor) -> None:
         """Leave `value` for later tokens, in place of what was recalled."""
@@ -89,7 +89,7 @@ class Recorder:
 
     def extend(self, new: Tensor) -> Tensor:
         """Append `new` `(..., n, d)` to what earlier tokens left; return the whole."""
-        old = None if self._old is None else cast(Buffer, next(self._old))
+        old = cast(Buffer | None, self._next())
         if old is None and not self._capacity:
             buffer = Buffer(new, new.shape[-2])
         elif old is not None and self.keeps and old.takes(new, self.length):
@@ -105,6 +105,10 @@ class Recorder:
         """The cache after this pass over `n_new` tokens."""
         return Cache(tuple(self._entries), self.length + n_new, self.padding, self._capacity)
 
+    def _next(self) -> Tensor | Buffer | None:
+        self._asked += 1
+        return self._old[self._asked - 1] if self._old else None
+
     def _grown(self, old: Tensor | None, new: Tensor) -> Buffer:
         """A new buffer with both, and with room for as many more."""
         if old is not None and old.shape[:-2] != new.shape[:-2]:
@@ -118,7 +122,8 @@ class Recorder:
         room = 2 * length if old is not None else length
         room = max(length, self._capacity, min(room, self._limit or room))
         dtype = new.dtype if old is None else torch.promote_types(old.dtype, new.dtype)
-        data = new.new_empty(*new.shape[:-2], room, new.shape[-1], dtype=dtype)
+        with torch.inference_mode(False):  # to be written in any mode
+            data = new.new_empty(*new.shape[:-2], room, new.shape[-1], dtype=dtype)
         if old is not None:
             data[..., : self.length, :] = old
         data[..., self.length : length, :] = new

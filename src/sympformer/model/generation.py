@@ -1,10 +1,11 @@
 """Generation: prompts are continued token by token, with a cache."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from sympformer.compiler import require_compiler
 from sympformer.errors import InputError
 from sympformer.model.cache import Cache
 from sympformer.model.config import ModelConfig
@@ -25,6 +26,7 @@ class Decoder(nn.Module):
         *,
         attention_mask: Tensor | None = None,
         stop: int | None = None,
+        compile: bool = False,
     ) -> Tensor:
         """Continue prompts with cached decoding, one token at a time.
 
@@ -41,13 +43,16 @@ class Decoder(nn.Module):
             attention_mask: what is a token and what padding on the left, `(B, T)`, bool or 0 and 1.
             stop: id that ends a row, as the end of a text does. Such a row is filled up with it;
                 when all rows have ended, generation does.
+            compile: make one graph of the step from token to token (`torch.compile`). That takes
+                a minute, once for a model and a number of rows in a process; then small models
+                are several times as fast.
 
         Returns:
             Ids `(B, T + max_new_tokens)`, fewer if all rows have ended; padding stays where it was.
 
         Raises:
             InputError: an empty prompt, too many tokens, padding that is not on the left, or a
-                sampling option out of range.
+                sampling option out of range; `compile` without a compiler.
         """
         new = self.stream(
             tokens,
@@ -57,6 +62,7 @@ class Decoder(nn.Module):
             seed,
             attention_mask=attention_mask,
             stop=stop,
+            compile=compile,
         )
         return torch.cat([tokens, *new], dim=1)
 
@@ -70,6 +76,7 @@ class Decoder(nn.Module):
         *,
         attention_mask: Tensor | None = None,
         stop: int | None = None,
+        compile: bool = False,
     ) -> Iterator[Tensor]:
         """Yield the new ids of `generate` as they are made, one `(B, 1)` for each token."""
         if temperature < 0:
@@ -94,9 +101,13 @@ class Decoder(nn.Module):
             random.manual_seed(seed)
         else:
             random.seed()
+        if compile:
+            require_compiler(tokens.device.type)
         # The checks above speak when this is called, not when the first token is asked for.
         cache = Cache(padding=padding, capacity=length)
-        return self._stream(tokens, max_new_tokens, cache, stop, (temperature, top_k, random))
+        step = _compiled_step if compile else _step
+        sampling = temperature, top_k, random
+        return self._stream(tokens, max_new_tokens, cache, stop, step, sampling)
 
     def _stream(
         self,
@@ -104,14 +115,14 @@ class Decoder(nn.Module):
         max_new_tokens: int,
         cache: Cache,
         stop: int | None,
+        step: "Step",
         sampling: tuple[float, int | None, torch.Generator],
     ) -> Iterator[Tensor]:
         ended = torch.zeros_like(new[:, :1], dtype=torch.bool)
         for _ in range(max_new_tokens):
             with torch.inference_mode():
-                out = self(new, cache=cache)
-                cache = out.cache
-                new = sample(out.last_logits, *sampling)
+                logits, cache = (step if cache.length else _step)(self, new, cache)
+                new = sample(logits, *sampling)
             new = new.clone()  # a tensor of inference mode could not be used in training
             if stop is not None:
                 new = new.masked_fill(ended, stop)
@@ -119,6 +130,21 @@ class Decoder(nn.Module):
             yield new
             if stop is not None and ended.all():
                 return
+
+
+Step = Callable[[nn.Module, Tensor, Cache], tuple[Tensor, Cache]]
+
+
+def _step(model: nn.Module, new: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+    """What is predicted after the new tokens `(B, n)`, `(B, V)`, and the cache with them."""
+    out = model(new, cache=cache)
+    return out.last_logits, out.cache
+
+
+# One graph stands for every length of the text; the limit is on the models of a process.
+_compiled_step = torch.compile(  # pyright: ignore[reportCallIssue]: its types lack the limit
+    _step, dynamic=True, fullgraph=True, recompile_limit=256
+)
 
 
 def sample(

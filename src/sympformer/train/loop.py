@@ -11,6 +11,7 @@ import torch
 
 from sympformer.attention import forms
 from sympformer.causality import audit
+from sympformer.compiler import require_compiler
 from sympformer.data import Corpus, Loader, save_tokenizer, valid_blocks
 from sympformer.errors import InputError
 from sympformer.model import LanguageModel, build
@@ -98,6 +99,7 @@ class Run:
         self.evaluation: Evaluation | None = None
         self.forms = self._forms()
         if t.compile:
+            require_compiler(self.device.type)
             for block in self.model.blocks:
                 block.compile(fullgraph=True, dynamic=False)
 
