@@ -41,6 +41,16 @@ def test_bench_and_redraw(tmp_path, capsys, monkeypatch):
     assert models == {"plain-gpt", "symp-h0"}
 
 
+def test_forms(tmp_path, capsys):
+    options = ["--lengths", "8", "--measure", "step", "--forms", "auto", "tiled", "masked"]
+    assert run(*FAST, *options, "--presets", "symp-h0", "linear-symp-h0", "--out", tmp_path) == 0
+    printed = capsys.readouterr()
+    for name in ("symp-h0", "symp-h0, tiled", "linear-symp-h0", "linear-symp-h0, masked"):
+        assert f"| {name} | step |" in printed.out
+    assert printed.out.count("| step |") == 5
+    assert "left out, not in form 'masked': step of symp-h0" in printed.err
+
+
 def test_bfloat16(tmp_path, capsys):
     options = ["--lengths", "8", "--measure", "step", "prefill", "decode", "--dtype", "bfloat16"]
     assert run(*FAST, *options, "--out", tmp_path) == 0
@@ -55,6 +65,8 @@ def test_bfloat16(tmp_path, capsys):
         (["--n-embd", "15"], "multiple of n_head"),
         (["--lengths", "0"], "length must be"),
         (["--rounds", "0"], "rounds"),
+        (["--forms", "tilde"], "did you mean 'tiled'"),
+        (["--forms", "masked"], "has this form"),
         (["--threads", "0"], "threads"),
         (["--tokens-per-batch", "8", "--lengths", "16"], "tokens a batch"),
         (["--device", "cuda:9"], "not available"),

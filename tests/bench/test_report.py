@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sympformer.bench import Case, Report, Result, bench, grid, ratio, write_report
+from sympformer.attention import forms
+from sympformer.bench import Case, Report, Result, bench, existing, grid, ratio, write_report
 from sympformer.bench.figure import draw
 from sympformer.bench.operations import operation
 from sympformer.bench.table import FAILED, tables
@@ -141,6 +142,40 @@ def test_grid():
         assert f"T {cases[0].length}" in name
 
 
+def test_what_a_model_does_not_have_is_left_out():
+    models, names = ["gpt", "symp-exp-euler", "linear-symp-r2"], ["auto", "fused", "sweep"]
+    groups = grid(FIRST, models, ["step", "decode"], [16], [16], None, names)
+    steps, decodes = groups.values()
+    assert len(steps) == len(decodes) == 1 + 3 * 3
+    kept, lines = existing(groups)
+    steps, decodes = kept.values()
+    assert [c.name for c in steps if c.model == "gpt"] == ["gpt", "gpt, fused"]
+    assert [c.form for c in steps if c.model == "symp-exp-euler"] == ["auto", "sweep"]
+    assert [c.form for c in steps if c.model == "linear-symp-r2"] == ["auto"]
+    assert [c.form for c in decodes] == ["auto"] * 4  # single tokens: by the formula
+    assert len(lines) == 2
+    assert any("'fused'" in line and "step of symp-exp-euler" in line for line in lines)
+
+
+def test_an_operation_runs_in_its_form():
+    with forms.recorded() as used:
+        operation(replace(FIRST, model="symp-r2", form="tiled"), turns=1).run()
+    assert {line.split()[0] for line in used} == {"tiled"}
+
+
+def test_the_model_beside_has_the_same_form_if_it_can():
+    def made(model, form):
+        r = result(model, [1.0])
+        return replace(r, case=replace(r.case, form=form))
+
+    plain, gpt, gpt_tiled = made("plain-gpt", "auto"), made("gpt", "auto"), made("gpt", "tiled")
+    tiled, swept = made("symp-r2", "tiled"), made("symp-r2", "sweep")
+    report = Report(MACHINE, {}, (plain, gpt, gpt_tiled, tiled, swept))
+    assert report.beside(tiled, "gpt") is gpt_tiled
+    assert report.beside(swept, "gpt") is gpt
+    assert report.beside(swept) is plain
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -149,6 +184,8 @@ def test_grid():
         ({"dtype": "float8"}, "dtype"),
         ({"length": 0}, "length must be"),
         ({"n_head": 3}, "multiple of n_head"),
+        ({"form": "tilde"}, "did you mean 'tiled'"),
+        ({"form": "tiled"}, "plain-gpt"),
     ],
 )
 def test_a_case_that_makes_no_sense_is_refused(change, says):

@@ -1,7 +1,7 @@
 """Speed and memory, measured side by side with a plain GPT."""
 
 from sympformer.bench.case import MEASURES, PLAIN, Case
-from sympformer.bench.grid import grid
+from sympformer.bench.grid import existing, grid
 from sympformer.bench.progress import Progress
 from sympformer.bench.report import print_tables, write_report
 from sympformer.bench.results import Report, Result, ratio
@@ -15,6 +15,7 @@ __all__ = [
     "Report",
     "Result",
     "bench",
+    "existing",
     "grid",
     "print_tables",
     "ratio",

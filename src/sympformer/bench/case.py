@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from sympformer.attention import forms
 from sympformer.bench.yardstick import PlainGPT
 from sympformer.errors import InputError, lookup
 from sympformer.model import PRESETS, ModelConfig, build
@@ -50,16 +51,26 @@ class Case:
     """Precision of forward and backward pass, by autocast; weights stay float32."""
     compile: bool = False
     """Compile the training step with torch.compile."""
+    form: str = "auto"
+    """How attention is computed: "auto", or one of `sympformer.attention.forms`."""
 
     def __post_init__(self):
         lookup({PLAIN: None, **PRESETS}, self.model, "preset")
         lookup(MEASURES, self.measure, "measure")
         lookup({"float32": None, "bfloat16": None}, self.dtype, "dtype")
+        lookup(dict.fromkeys(forms.NAMES), self.form, "attention form")
+        if self.model == PLAIN and self.form != "auto":
+            raise InputError(f"{PLAIN} has torch's fused attention only: its form must be 'auto'")
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type is int and (type(value) is not int or value < 1):
                 raise InputError(f"{field.name} must be a whole number of at least 1, not {value}")
         self.config(self.length)
+
+    @property
+    def name(self) -> str:
+        """The model, and its form if that is not chosen automatically."""
+        return self.model if self.form == "auto" else f"{self.model}, {self.form}"
 
     def config(self, block_size: int) -> ModelConfig:
         """The model's config; the yardstick has that of `gpt`."""

@@ -57,11 +57,11 @@ def write_figure(report: Report, folder: Path, stem: str = "cost") -> list[Path]
 
 
 def _panels(results: Sequence[Result]) -> dict[str, Lines]:
-    """Lines by measure; a line has one model and one size, and several lengths."""
+    """Lines by measure; a line has one model in one form, one size, and several lengths."""
     panels: dict[str, Lines] = {}
     one_size = len({_size(r) for r in results}) == 1
     for r in results:
-        name = r.case.model if one_size else f"{r.case.model} ({_size(r)})"
+        name = r.case.name if one_size else f"{r.case.name} ({_size(r)})"
         panels.setdefault(r.case.measure, {}).setdefault(name, []).append(r)
     for measure, lines in panels.items():
         long = {

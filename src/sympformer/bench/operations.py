@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from sympformer.attention import forms
 from sympformer.bench import flops
 from sympformer.bench.case import DECODED, Case
 from sympformer.bench.timing import REPEATS
@@ -31,7 +32,7 @@ def operation(case: Case, turns: int) -> Operation:
     """Build the model and the function that is timed; it will have so many turns of calls.
 
     Raises:
-        InputError: a size that the model refuses.
+        InputError: a size that the model refuses, or a form that it does not have.
     """
     size = {
         "step": case.length,
@@ -48,9 +49,15 @@ def operation(case: Case, turns: int) -> Operation:
         "generate": _generate,
         "recompute": _recompute,
     }[case.measure]
-    run, tokens, count = make(case, model)
+    with forms.using(case.form):
+        run, tokens, count = make(case, model)
+
+    def in_form():
+        with forms.using(case.form):
+            run()
+
     parameters = sum(p.numel() for p in model.parameters())
-    return Operation(run, case.batch_size * tokens, case.batch_size * count, parameters)
+    return Operation(in_form, case.batch_size * tokens, case.batch_size * count, parameters)
 
 
 Made = tuple[Callable[[], object], int, float]

@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -98,8 +98,10 @@ class Report:
         return next(found, None)
 
     def beside(self, result: Result, model: str = PLAIN) -> Result | None:
-        """The result of another model beside it."""
-        return self.find(result.group, Case(**{**asdict(result.case), "model": model}))
+        """The result of another model beside it, of the same form if there is one."""
+        forms = ("auto",) if model == PLAIN else (result.case.form, "auto")
+        others = (replace(result.case, model=model, form=form) for form in forms)
+        return next(filter(None, (self.find(result.group, case) for case in others)), None)
 
     def save(self, path: Path, **more: Any) -> None:
         """Write it as JSON."""

@@ -73,7 +73,7 @@ def _table(
 def _named(r: Result) -> tuple[str, ...]:
     case = r.case
     numbers = (r.parameters, case.length, case.n_embd, case.batch_size)
-    return case.model, case.measure, *(f"{n:,}" for n in numbers)
+    return case.name, case.measure, *(f"{n:,}" for n in numbers)
 
 
 def _ratios(report: Report, r: Result) -> list[tuple[Result, Ratio] | None]:

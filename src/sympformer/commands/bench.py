@@ -1,5 +1,6 @@
 """The command that measures time and memory."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,9 @@ class Bench:
     """Of step, memory, prefill, decode, generate, recompute."""
     lengths: tuple[int, ...] = (512,)
     """Contexts T, in tokens."""
+    forms: tuple[str, ...] = ("auto",)
+    """How attention is computed: auto, or forms in sympformer.attention.forms; each model is
+    measured in every one of them that it has."""
     n_layer: int = 8
     """Layers."""
     n_head: int = 8
@@ -49,7 +53,15 @@ class Bench:
         """Measure."""
         import torch
 
-        from sympformer.bench import Case, Progress, bench, grid, print_tables, write_report
+        from sympformer.bench import (
+            Case,
+            Progress,
+            bench,
+            existing,
+            grid,
+            print_tables,
+            write_report,
+        )
         from sympformer.bench import Report as BenchReport
         from sympformer.train.loop import resolve_device
 
@@ -67,7 +79,10 @@ class Bench:
                 compile=self.compile,
             )
             axes = self.presets, self.measure, self.lengths, self.n_embd
-            groups = grid(first, *axes, tokens_per_batch=self.tokens_per_batch)
+            groups = grid(first, *axes, self.tokens_per_batch, self.forms)
+            groups, left_out = existing(groups)
+            for line in left_out:
+                print(f"left out, {line}", file=sys.stderr)
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
             report = bench(groups, self.rounds, Progress())
