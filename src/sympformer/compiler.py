@@ -1,16 +1,29 @@
-"""Whether `torch.compile` works here: it needs a C++ compiler, and on a GPU also Triton."""
+"""How models are compiled with `torch.compile`, and whether that works here."""
 
+from collections.abc import Iterable
 from functools import cache
 
 import torch
+from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 
 from sympformer.errors import InputError
+
+LIMIT = 256
+"""Graphs of one piece of code: a process may meet many models, shapes and modes."""
+
+
+def compile_blocks(blocks: Iterable[nn.Module]) -> None:
+    """Compile the blocks of a model: each is one graph for every shape that it meets."""
+    for block in blocks:
+        block.compile(fullgraph=True, dynamic=False, recompile_limit=LIMIT)
 
 
 @cache
 def require_compiler(device: str) -> None:
     """Compile something small for a type of device ("cpu", "cuda", ...).
+
+    That needs a C++ compiler, and on a GPU also Triton.
 
     Raises:
         InputError: that fails.

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sympformer.attention import forms
 from sympformer.bench import Case, Report, Result, bench, existing, grid, ratio, write_report
 from sympformer.bench.figure import draw
-from sympformer.bench.operations import operation
 from sympformer.bench.table import FAILED, tables
 from sympformer.errors import InputError
 
@@ -118,14 +116,6 @@ def test_a_run_of_everything(tmp_path):
     assert stored["results"][0]["case"] == asdict(replace(FIRST, measure="step"))
 
 
-def test_generate_and_recompute_count_the_same_tokens():
-    whole = operation(replace(FIRST, measure="generate", length=64), turns=1)
-    parts = operation(replace(FIRST, measure="recompute", length=64), turns=1)
-    assert whole.tokens == 2 * 64
-    assert parts.tokens == 2 * 2  # two lengths stand for 64
-    assert parts.flops / parts.tokens > whole.flops / whole.tokens
-
-
 def test_a_model_that_does_not_fit_is_reported():
     cases = [FIRST, replace(FIRST, vocab_size=2**52)]
     whole, none = bench({"one": cases}, rounds=1).results
@@ -155,12 +145,6 @@ def test_what_a_model_does_not_have_is_left_out():
     assert [c.form for c in decodes] == ["auto"] * 4  # single tokens: by the formula
     assert len(lines) == 2
     assert any("'fused'" in line and "step of symp-exp-euler" in line for line in lines)
-
-
-def test_an_operation_runs_in_its_form():
-    with forms.recorded() as used:
-        operation(replace(FIRST, model="symp-r2", form="tiled"), turns=1).run()
-    assert {line.split()[0] for line in used} == {"tiled"}
 
 
 def test_the_model_beside_has_the_same_form_if_it_can():

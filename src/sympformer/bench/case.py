@@ -4,12 +4,12 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sympformer.attention import forms
 from sympformer.bench.yardstick import PlainGPT
 from sympformer.errors import InputError, lookup
-from sympformer.model import PRESETS, ModelConfig, build
+from sympformer.model import PRESETS, LanguageModel, ModelConfig, build
 
 PLAIN = "plain-gpt"
 """The name of the yardstick among the models."""
@@ -50,7 +50,9 @@ class Case:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of forward and backward pass, by autocast; weights stay float32."""
     compile: bool = False
-    """Compile the training step with torch.compile."""
+    """Use torch.compile. Of `step` and `memory` it takes the blocks (the yardstick whole), of
+    `decode` and `generate` the step from token to token. `prefill` and `recompute` are not
+    compiled: their lengths vary in use."""
     form: str = "auto"
     """How attention is computed: "auto", or one of `sympformer.attention.forms`."""
 
@@ -83,7 +85,7 @@ class Case:
             n_embd=self.n_embd,
         )
 
-    def build(self, block_size: int) -> nn.Module:
+    def build(self, block_size: int) -> LanguageModel | PlainGPT:
         """The model, on its device, its weights from seed 0."""
         torch.manual_seed(0)
         if self.model == PLAIN:

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import nn
 
 from sympformer.attention import forms
 from sympformer.bench import flops
 from sympformer.bench.case import DECODED, Case
 from sympformer.bench.timing import REPEATS
+from sympformer.bench.yardstick import PlainGPT
+from sympformer.compiler import LIMIT, compile_blocks, require_compiler
 from sympformer.model import LanguageModel
 from sympformer.train import TrainConfig
 from sympformer.train.optimizer import adamw
@@ -32,20 +34,19 @@ def operation(case: Case, turns: int) -> Operation:
     """Build the model and the function that is timed; it will have so many turns of calls.
 
     Raises:
-        InputError: a size that the model refuses, or a form that it does not have.
+        InputError: a size that the model refuses, a form that it does not have, or nothing to
+            compile with.
     """
-    size = {
-        "step": case.length,
-        "memory": case.length,
-        "decode": case.length + DECODED * REPEATS * turns,
-    }
-    block_size = size.get(case.measure, case.length + 1)
-    model = case.build(block_size)
+    if case.compile:
+        require_compiler(torch.device(case.device).type)
+    decoded = DECODED * REPEATS * turns
+    size = {"step": case.length, "memory": case.length, "decode": case.length + 1 + decoded}
+    model = case.build(size.get(case.measure, case.length + 1))
     make = {
         "step": _step,
         "memory": _step,
         "prefill": _prefill,
-        "decode": _decode,
+        "decode": partial(_decode, decoded=decoded),
         "generate": _generate,
         "recompute": _recompute,
     }[case.measure]
@@ -60,17 +61,17 @@ def operation(case: Case, turns: int) -> Operation:
     return Operation(in_form, case.batch_size * tokens, case.batch_size * count, parameters)
 
 
+Model = LanguageModel | PlainGPT
 Made = tuple[Callable[[], object], int, float]
 """The function; tokens and operations of one sequence in one call."""
 
 
-def _step(case: Case, model: nn.Module) -> Made:
+def _step(case: Case, model: Model) -> Made:
     """Forward, backward, AdamW as the training loop builds it."""
     if case.compile and isinstance(model, LanguageModel):
-        for block in model.blocks:  # as the training loop does
-            block.compile(fullgraph=True, dynamic=False)
+        compile_blocks(model.blocks)  # as the training loop does
     elif case.compile:
-        model.compile(dynamic=False)
+        model.compile(fullgraph=True, dynamic=False, recompile_limit=LIMIT)
     optimizer = adamw(model, TrainConfig())
     ids = case.tokens(case.length + 1)
     tokens, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
@@ -78,6 +79,7 @@ def _step(case: Case, model: nn.Module) -> Made:
     def run():
         with case.precision():
             loss = model(tokens, targets).loss
+        assert loss is not None
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -85,54 +87,46 @@ def _step(case: Case, model: nn.Module) -> Made:
     return run, case.length, flops.step(case.config(case.length), case.length).total
 
 
-def _prefill(case: Case, model: nn.Module) -> Made:
+def _prefill(case: Case, model: Model) -> Made:
     """The prompt, and the first token after it."""
-    model.eval()
     tokens = case.tokens(case.length)
 
     def run():
         with case.precision():
-            model.generate(tokens, 1)  # pyright: ignore[reportCallIssue]
+            next(model.stream(tokens, 1))
 
     return run, case.length, flops.forward(case.config(case.length), case.length, logits=1).total
 
 
-def _decode(case: Case, model: nn.Module) -> Made:
-    """Some tokens after the prompt; the next call goes on behind them."""
-    model.eval()
-    tokens = case.tokens(case.length)
-    with torch.no_grad(), case.precision():
-        state = {"cache": model(tokens).cache, "new": tokens[:, -1:]}
+def _decode(case: Case, model: Model, decoded: int) -> Made:
+    """Some tokens after the prompt and the first; the next call goes on behind them."""
+    new = model.stream(case.tokens(case.length), 1 + decoded, compile=case.compile)
+    with case.precision():
+        next(new)
 
-    @torch.no_grad()
     def run():
         with case.precision():
             for _ in range(DECODED):
-                out = model(state["new"], cache=state["cache"])
-                state["cache"], state["new"] = out.cache, out.logits[:, -1:].argmax(-1)
+                next(new)
 
-    return (
-        run,
-        DECODED,
-        DECODED * flops.forward(case.config(case.length), 1, past=case.length).total,
-    )
+    one = flops.forward(case.config(case.length), 1, past=case.length).total
+    return run, DECODED, DECODED * one
 
 
-def _generate(case: Case, model: nn.Module) -> Made:
+def _generate(case: Case, model: Model) -> Made:
     """T tokens after the first one."""
-    model.eval()
     tokens = case.tokens(1)
 
     def run():
         with case.precision():
-            model.generate(tokens, case.length)  # pyright: ignore[reportCallIssue]
+            for _ in model.stream(tokens, case.length, compile=case.compile):
+                pass
 
     return run, case.length, flops.forward(case.config(case.length), case.length).total
 
 
-def _recompute(case: Case, model: nn.Module) -> Made:
+def _recompute(case: Case, model: Model) -> Made:
     """One token after each of the lengths in the middle of every STRIDE."""
-    model.eval()
     tokens = case.tokens(case.length)
     stride = min(STRIDE, case.length)
     lengths = range((stride + 1) // 2, case.length + 1, stride)
@@ -140,7 +134,7 @@ def _recompute(case: Case, model: nn.Module) -> Made:
     def run():
         with case.precision():
             for n in lengths:
-                model.generate(tokens[:, :n], 1)  # pyright: ignore[reportCallIssue]
+                next(model.stream(tokens[:, :n], 1))
 
     config = case.config(case.length)
     return run, len(lengths), sum(flops.forward(config, n, logits=1).total for n in lengths)

@@ -1,5 +1,6 @@
 """The yardstick: a plain GPT on torch's fused attention, sharing no code with what it measures."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -35,7 +36,7 @@ class Block(nn.Module):
             new = k.new_empty(2, *k.shape[:2], room, k.shape[3]) if kept is None else kept
             new[:, :, :, start : start + x.shape[1]] = torch.stack([k, v])
             k, v = (kept := new)[:, :, :, : start + x.shape[1]]
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=start == 0)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=x.shape[1] > 1)
         x = x + self.out(mixed.transpose(1, 2).flatten(-2))
         return x + self.down(F.gelu(self.up(self.norm_2(x)))), kept
 
@@ -67,11 +68,11 @@ class PlainGPT(nn.Module):
         return Output(logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten()), None)
 
     @torch.no_grad()
-    def generate(self, tokens: Tensor, n_new: int) -> Tensor:
-        """Continue `(B, T)` by the most likely tokens, one at a time."""
-        new, cache = tokens, None
+    def stream(self, tokens: Tensor, n_new: int, *, compile: bool = False) -> Iterator[Tensor]:
+        """Yield the most likely tokens after `(B, T)`, one `(B, 1)` at a time."""
+        options = {"dynamic": True, "fullgraph": True, "recompile_limit": 256}
+        step, cache = torch.compile(self, **options) if compile else self, None
         for _ in range(n_new):
-            logits, _, cache = self(new, cache=cache)
-            new = logits[:, -1].argmax(-1, keepdim=True)
-            tokens = torch.cat([tokens, new], dim=1)
-        return tokens
+            logits, _, cache = (step if cache else self)(tokens, cache=cache)
+            tokens = logits[:, -1].argmax(-1, keepdim=True)
+            yield tokens

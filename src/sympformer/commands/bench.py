@@ -41,7 +41,7 @@ class Bench:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the forward and backward pass; weights stay float32."""
     compile: bool = False
-    """Compile the training step."""
+    """Compile training steps and the step of decoding, which takes up to a minute each."""
     threads: int | None = None
     """CPU threads; torch's choice if not given."""
     out: Path = Path("runs/bench")
