@@ -26,14 +26,14 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     Returns:
         `(..., n_out)`.
     """
-    if torch.compiler.is_compiling() or not _suits(x, weight, x.numel() * weight.shape[0]):
+    if torch.compiler.is_compiling() or not suits(x, weight):
         return F.linear(x, weight)
     return _Linear.apply(x, weight)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """`a @ bᵀ` of `(m, k)` and `(n, k)`, not differentiable."""
-    if not _suits(a, b, a.numel() * b.shape[0]):
+    if not suits(a, b):
         return a @ b.mT
     if not (b.is_contiguous() or b.mT.is_contiguous()):
         b = b.contiguous()  # for other strides oneDNN has a slow loop only
@@ -63,9 +63,10 @@ def _weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
     return product(grad.mT, x.mT)
 
 
-def _suits(a: Tensor, b: Tensor, multiplications: int) -> bool:
+def suits(a: Tensor, b: Tensor) -> bool:
+    """Whether oneDNN multiplies `(..., k)` and `(n, k)` faster."""
     return (
-        multiplications >= WORTHWHILE
+        a.numel() * b.shape[0] >= WORTHWHILE
         and a.device.type == "cpu"
         and a.dtype == b.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")

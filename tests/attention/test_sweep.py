@@ -68,15 +68,21 @@ def test_tiles_of_several_rows_of_the_batch(monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [1.0, 300.0])
-def test_as_exact_as_two_passes(dtype, size):
+@pytest.mark.parametrize("width", [4])
+def test_as_exact_as_two_passes(dtype, size, width):
     """Scale-free: the error is at most twice (gradients three times) that of the naive form."""
-    rounded = inputs(130, dtype, size)
+    rounded = inputs(130, dtype, size, width=width)
     truth = results(two, [t.double() for t in rounded])
     plain, fast = results(two, rounded), results(one, rounded)
     for i, (t, p, f) in enumerate(zip(truth, plain, fast, strict=True)):
         floor = torch.finfo(dtype).eps * t.abs().max()
         allowed = (2 if i < 4 else 3) * (p.double() - t).abs().max() + floor
         assert (f.double() - t).abs().max() <= allowed, i
+
+
+@pytest.mark.parametrize("size", [1.0, 300.0])
+def test_products_of_single_heads_are_as_exact(size, each_by_itself):
+    test_as_exact_as_two_passes(torch.float32, size, width=16)
 
 
 def test_gradcheck(monkeypatch):

@@ -62,32 +62,40 @@ def sweep(
         The average of `v`, `(B, H, n, e)`; the log-sum-exp, `(B, H, n, 1)`; the average of the
         second values; these themselves; the other results of `follow`.
     """
-    return _Sweep.apply(follow, len(rows), scale, q, k, v.to(q.dtype), *rows, *parameters)
+    return _Sweep.apply(
+        follow, len(rows), (q * scale).contiguous(), k, v.to(q.dtype), *rows, *parameters
+    )
 
 
 class _Sweep(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, follow: Follow, n_rows: int, scale: float, q, k, v, *others: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx, follow: Follow, n_rows: int, q, k, v, *others: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, parameters = others[:n_rows], others[n_rows:]
-        tiles = Tiles(q, k, True, scale, group=q.shape[1])
+        tiles = Tiles(q, k, True, group=q.shape[1])
         average = v.new_empty(v.shape)
         log_sum = v.new_empty(*v.shape[:-1], 1, dtype=tiles.exact)
         values, second, out, extras = flat(v), v, v, []
         for tile in tiles.slices():
             heads, queries, keys = tile
             here = _tokens(heads, queries, q.shape[1])
-            weights, flat(log_sum)[heads, queries] = softmax_and_log_sum(tiles.scores(*tile))
-            weights = weights.to(v.dtype)
-            flat(average)[heads, queries] = averages(weights, values[heads, keys])
+            parts = []
+            for part in tiles.parts(heads):
+                weights, flat(log_sum)[part, queries] = softmax_and_log_sum(
+                    tiles.scores(part, queries, keys)
+                )
+                weights = weights.to(v.dtype)
+                flat(average)[part, queries] = averages(weights, values[part, keys])
+                parts.append((part, weights))
             made = follow(average[here], log_sum[here], *(t[here] for t in rows), *parameters)
             if second is v:  # only now are the shapes known
                 second, out = (v.new_empty(*v.shape[:-1], made[0].shape[-1]) for _ in range(2))
                 extras = [_whole(part, q) for part in made[1:]]
             for whole, part in zip([second, *extras], made, strict=True):
                 whole[here] = part
-            flat(out)[heads, queries] = averages(weights, flat(second)[heads, keys])
+            for part, weights in parts:
+                flat(out)[part, queries] = averages(weights, flat(second)[part, keys])
         ctx.save_for_backward(q, k, v, average, log_sum, second, out, *others)
-        ctx.follow, ctx.n_rows, ctx.scale = follow, n_rows, scale
+        ctx.follow, ctx.n_rows = follow, n_rows
         ctx.autocast = _autocast(q.device.type)
         ctx.set_materialize_grads(False)
         return average, log_sum, out, second, *extras
@@ -97,8 +105,8 @@ class _Sweep(torch.autograd.Function):
     def backward(ctx, g_average, g_log_sum, g_out, g_second, *g_extras: Tensor | None):  # pyright: ignore[reportIncompatibleMethodOverride]
         q, k, v, average, log_sum, second, out, *others = ctx.saved_tensors
         rows, parameters = others[: ctx.n_rows], others[ctx.n_rows :]
-        needed = [True, True, *ctx.needs_input_grad[6:]]
-        tiles = Tiles(q, k, True, ctx.scale, group=q.shape[1])
+        needed = [True, True, *ctx.needs_input_grad[5:]]
+        tiles = Tiles(q, k, True, group=q.shape[1])
         dq, room, values = torch.empty_like(tiles.q), tiles.buffer(), flat(v)
         dk, dv, d_second = (tiles.sums(flat(t)) for t in (k, v, second))
         d_others = [
@@ -114,11 +122,15 @@ class _Sweep(torch.autograd.Function):
         for tile in tiles.slices(backwards=True):
             heads, queries, keys = tile
             here = _tokens(heads, queries, q.shape[1])
-            weights = softmax(tiles.scores(*tile))
-            low = weights.to(v.dtype)
+            parts = []
+            for part in tiles.parts(heads):
+                weights = softmax(tiles.scores(part, queries, keys))
+                low = weights.to(v.dtype)
+                g = g_out[part, queries]
+                add_product(d_second[part, :, keys], g, low)
+                slopes = product(room, g, flat(second)[part, keys])
+                parts.append((part, weights, low, slopes))
             g = g_out[heads, queries]
-            add_product(d_second[heads, :, keys], g, low)
-            slopes = product(room, g, flat(second)[heads, keys])
             shift = (g * flat(out)[heads, queries]).sum(-1, keepdim=True, dtype=tiles.exact)
             # No later tile reads these tokens' second values: their gradient is complete.
             inputs = [average[here], log_sum[here], *(t[here] for t in rows), *parameters]
@@ -135,14 +147,17 @@ class _Sweep(torch.autograd.Function):
                     (whole[here] if i < ctx.n_rows else whole).add_(part)
             g = flat(g_average[here] if h_average is None else g_average[here] + h_average)
             h = g_log_sum[here] if h_log_sum is None else g_log_sum[here] + h_log_sum
-            add_product(dv[heads, :, keys], g, low)
-            add_product(slopes, g.mT, values[heads, keys].mT)
             shift += (g * flat(average)[heads, queries]).sum(-1, keepdim=True, dtype=tiles.exact)
-            slopes = slopes.sub_(shift - flat(h)).mul_(weights).mul_(ctx.scale).to(q.dtype)
-            dq[heads, queries] = averages(slopes, tiles.k[heads, keys])
-            add_product(dk[heads, :, keys], tiles.q[heads, queries], slopes)
+            shift -= flat(h)
+            for part, weights, low, slopes in parts:
+                now = slice(part.start - heads.start, part.stop - heads.start)
+                add_product(dv[part, :, keys], g[now], low)
+                add_product(slopes, g[now].mT, values[part, keys].mT)
+                slopes = slopes.sub_(shift[now]).mul_(weights).to(q.dtype)
+                dq[part, queries] = averages(slopes, tiles.k[part, keys])
+                add_product(dk[part, :, keys], tiles.q[part, queries], slopes)
         gradients = dq.view(q.shape), as_rows(dk, k), as_rows(dv, v)
-        return None, None, None, *gradients, *d_others
+        return None, None, *gradients, *d_others
 
 
 def _tokens(heads: slice, queries: slice, group: int) -> tuple:

@@ -15,10 +15,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from sympformer import products
 from sympformer.attention.naive import Causality
 
-ROWS = 64
-"""Queries of a tile: fewer make thin products, more waste work above the diagonal."""
+ROWS, MOST_ROWS = 64, 256
+"""Queries of a tile: fewer make thin products, more waste work above the diagonal. Where each head
+is multiplied by itself there are up to the second number."""
 ELEMENTS = 2**21
 """Scores held at once, over all heads of a tile; more leave the processor's cache."""
 
@@ -40,8 +42,10 @@ def average(
 def _call(
     q: Tensor, k: Tensor, v: Tensor, causality: Causality, scale: float, log_sum: bool
 ) -> tuple[Tensor, Tensor]:
-    out, total = _forward(q, k, v.to(q.dtype), causality == "prefix", scale, log_sum)
-    return out.to(v.dtype), total
+    dtype = v.dtype
+    q, k, v = (t.contiguous() for t in (q * scale, k, v.to(q.dtype)))  # not again for backward
+    out, total = _forward(q, k, v, causality == "prefix", log_sum)
+    return out.to(dtype), total
 
 
 class Tiles:
@@ -51,24 +55,34 @@ class Tiles:
         q: queries `(..., n, d)`.
         k: keys `(..., N, d)`.
         masked: whether a query sees no later token.
-        scale: factor of the scores.
         group: heads that must share a tile.
     """
 
-    def __init__(self, q: Tensor, k: Tensor, masked: bool, scale: float, group: int = 1):
+    def __init__(self, q: Tensor, k: Tensor, masked: bool, group: int = 1):
         self.q, self.k = flat(q), flat(k)
-        self.masked, self.scale = masked, scale
+        self.masked = masked
         self.n, self.n_key = q.shape[-2], k.shape[-2]
-        self.rows = min(ROWS, self.n)
-        groups = max(1, ELEMENTS // (self.rows * self.n_key * group))
+        rows = max(ROWS, min(MOST_ROWS, ELEMENTS // (self.n_key * group)))
+        self.alone = products.suits(self.q[0, :rows], self.k[0, : self.n_key // 4])
+        """Whether each head is multiplied by itself: most tiles are large enough for it."""
+        self.rows = min(rows if self.alone else ROWS, self.n)
+        groups = 1 if self.alone else max(1, ELEMENTS // (self.rows * self.n_key * group))
         self.heads = min(len(self.q), groups * group)
         self.exact = torch.promote_types(q.dtype, torch.float32)
         """Type of the scores: float32 or better."""
         self._unseen = q.new_full((self.rows, self.rows), -math.inf, dtype=self.exact).triu(1)
         self._scores = self.buffer()
 
-    def buffer(self) -> Tensor:
-        """Room for the scores of one tile."""
+    def parts(self, heads: slice) -> list[slice]:
+        """What of a tile's heads is multiplied together."""
+        if self.alone:
+            return [slice(i, i + 1) for i in range(heads.start, heads.stop)]
+        return [heads]
+
+    def buffer(self) -> Tensor | None:
+        """Room for the scores of one tile; None where every part has its own."""
+        if self.alone:
+            return None
         return self.q.new_empty(self.heads * self.rows * self.n_key, dtype=self.exact)
 
     def sums(self, t: Tensor) -> Tensor:
@@ -85,10 +99,11 @@ class Tiles:
                 yield slice(a, min(a + self.heads, len(self.q))), slice(i, stop), slice(0, last)
 
     def scores(self, heads: slice, queries: slice, keys: slice) -> Tensor:
-        """The scores of a tile, in the same room for all tiles; -inf where a key is not seen."""
+        """The scores of a part of a tile; -inf where a key is not seen.
+
+        Where there is a buffer, all tiles share it.
+        """
         scores = product(self._scores, self.q[heads, queries], self.k[heads, keys])
-        if self.scale != 1:
-            scores.mul_(self.scale)
         if self.masked:
             now = queries.stop - queries.start
             # Zero first: whatever stood there (inf, NaN), the sum is -inf. Faster than a fill.
@@ -109,8 +124,10 @@ def softmax_and_log_sum(scores: Tensor) -> tuple[Tensor, Tensor]:
     return weights, highest - weights.amax(-1, keepdim=True).log()
 
 
-def product(room: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """`a bᵀ` of two batches of rows, written into `room`."""
+def product(room: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    """`a bᵀ` of two batches of rows, written into `room`; without room, of two single heads."""
+    if room is None:
+        return products.product(a[0], b[0])[None]
     shape = len(a), a.shape[1], b.shape[1]
     out = room[: math.prod(shape)].view(shape)
     if a.dtype == room.dtype:
@@ -120,12 +137,16 @@ def product(room: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 def averages(weights: Tensor, values: Tensor) -> Tensor:
     """`weights @ values`, made as its transpose: thin results are fast as rows, not as columns."""
+    if len(values) == 1 and products.suits(weights[0], values[0].mT):
+        return products.product(weights[0], values[0].mT)[None]
     return torch.bmm(values.mT, weights.mT).mT
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     """`total += aᵀ b` of two batches of matrices, `a` thin."""
-    if a.dtype == total.dtype:
+    if len(a) == 1 and products.suits(a[0].mT, b[0].mT):
+        total += products.product(a[0].mT, b[0].mT)
+    elif a.dtype == total.dtype:
         total.baddbmm_(a.mT, b)
     else:
         total += torch.bmm(a.mT, b)
@@ -142,10 +163,8 @@ def flat(t: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("sympformer::tiled_attention", mutates_args=())
-def _forward(
-    q: Tensor, k: Tensor, v: Tensor, masked: bool, scale: float, log_sum: bool
-) -> tuple[Tensor, Tensor]:
-    tiles, values = Tiles(q, k, masked, scale), flat(v)
+def _forward(q: Tensor, k: Tensor, v: Tensor, masked: bool, log_sum: bool) -> tuple[Tensor, Tensor]:
+    tiles, values = Tiles(q, k, masked), flat(v)
     out = v.new_empty(*q.shape[:-1], v.shape[-1])
     total = v.new_empty((*q.shape[:-1], 1) if log_sum else (0, 1, 1), dtype=tiles.exact)
     for heads, queries, keys in tiles.slices():
@@ -159,7 +178,7 @@ def _forward(
 
 
 @_forward.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, masked: bool, scale: float, log_sum: bool):
+def _(q: Tensor, k: Tensor, v: Tensor, masked: bool, log_sum: bool):
     dtype = torch.promote_types(q.dtype, torch.float32)
     total = q.new_empty((*q.shape[:-1], 1) if log_sum else (0, 1, 1), dtype=dtype)
     return v.new_empty(*q.shape[:-1], v.shape[-1]), total
@@ -167,10 +186,10 @@ def _(q: Tensor, k: Tensor, v: Tensor, masked: bool, scale: float, log_sum: bool
 
 @torch.library.custom_op("sympformer::tiled_attention_backward", mutates_args=())
 def _backward(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, shift: Tensor, masked: bool, scale: float
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, shift: Tensor, masked: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k, v for the gradient `g` of the average, as `P ∘ (g·v_j - shift_i)`."""
-    tiles, values, g, shift = Tiles(q, k, masked, scale), flat(v), flat(g), flat(shift)
+    tiles, values, g, shift = Tiles(q, k, masked), flat(v), flat(g), flat(shift)
     dq, room = torch.empty_like(tiles.q), tiles.buffer()
     dk, dv = tiles.sums(tiles.k), tiles.sums(values)
     for tile in tiles.slices(backwards=True):
@@ -179,19 +198,19 @@ def _backward(
         g_tile = g[heads, queries]
         add_product(dv[heads, :, keys], g_tile, weights.to(g.dtype))
         slopes = product(room, g_tile, values[heads, keys])
-        slopes = slopes.sub_(shift[heads, queries]).mul_(weights).mul_(scale).to(q.dtype)
+        slopes = slopes.sub_(shift[heads, queries]).mul_(weights).to(q.dtype)
         dq[heads, queries] = averages(slopes, tiles.k[heads, keys])
         add_product(dk[heads, :, keys], tiles.q[heads, queries], slopes)
     return dq.view(q.shape), as_rows(dk, k), as_rows(dv, v)
 
 
 @_backward.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, g: Tensor, shift: Tensor, masked: bool, scale: float):
+def _(q: Tensor, k: Tensor, v: Tensor, g: Tensor, shift: Tensor, masked: bool):
     return tuple(t.new_empty(t.shape) for t in (q, k, v))
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    q, k, v, ctx.masked, ctx.scale, ctx.log_sum = inputs
+    q, k, v, ctx.masked, ctx.log_sum = inputs
     ctx.save_for_backward(q, k, v, output[0])
 
 
@@ -202,7 +221,7 @@ def _differentiate(ctx, g: Tensor, g_total: Tensor):
     shift = (g.to(exact) * out.to(exact)).sum(-1, keepdim=True)
     if ctx.log_sum:
         shift = shift - g_total
-    return *_backward(q, k, v, g, shift, ctx.masked, ctx.scale), None, None, None
+    return *_backward(q, k, v, g, shift, ctx.masked), None, None
 
 
 torch.library.register_autograd(_forward, _differentiate, setup_context=_setup_context)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from sympformer.allocator import keep_freed_memory
 from sympformer.bench.case import Case
 from sympformer.bench.operations import operation
 from sympformer.bench.timing import out_of_memory
@@ -89,6 +90,7 @@ def _status(name: str) -> int:
 def _main() -> None:
     asked = json.load(sys.stdin)
     torch.set_num_threads(asked["threads"])
+    keep_freed_memory()  # as training does
     try:
         print(json.dumps(peak(Case(**asked["case"]))))
     except (RuntimeError, MemoryError) as error:

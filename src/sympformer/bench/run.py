@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from sympformer.allocator import keep_freed_memory
 from sympformer.bench import machine
 from sympformer.bench.case import Case
 from sympformer.bench.memory import fresh_peak
@@ -30,6 +31,7 @@ def bench(
         InputError: a size that a model refuses.
     """
     progress = progress or Progress.silent()
+    keep_freed_memory()  # as training does
     places = {place(c): c for cases in groups.values() for c in cases}
     described = machine.describe({case.device for case in places.values()})
     peaks = {name: machine.matmul_peak(c.device, c.dtype) for name, c in places.items()}

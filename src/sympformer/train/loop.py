@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from sympformer.allocator import keep_freed_memory
 from sympformer.attention import forms
 from sympformer.causality import audit
 from sympformer.compiler import require_compiler
@@ -86,6 +87,7 @@ class Run:
         t = config.train
         if t.threads is not None:
             torch.set_num_threads(t.threads)
+        keep_freed_memory()
         self.config, self.corpus, self.folder = config, corpus, folder
         self.device = resolve_device(t.device)
         torch.manual_seed(t.seed)
