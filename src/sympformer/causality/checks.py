@@ -4,12 +4,13 @@ import copy
 import inspect
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sympformer.causality.compiled import compiled
 from sympformer.causality.report import Finding, Report
 from sympformer.errors import InputError
 
@@ -21,7 +22,12 @@ POSITIONS = 8
 
 
 def audit(
-    model: nn.Module, length: int = 64, *, vocab_size: int | None = None, seed: int = 0
+    model: nn.Module,
+    length: int = 64,
+    *,
+    vocab_size: int | None = None,
+    seed: int = 0,
+    compile: bool = False,
 ) -> Report:
     """Measure whether any output of `model` depends on a later token.
 
@@ -35,9 +41,12 @@ def audit(
         length: tokens in a test sequence, at least 2.
         vocab_size: number of tokens V; by default `model.config.vocab_size`.
         seed: of the test sequences and of the redrawn weights.
+        compile: measure the model as it runs compiled: a language model's blocks in a pass over
+            `length` tokens and its step of decoding, any other module as a whole.
 
     Raises:
-        InputError: the length or the vocabulary cannot be used, or the output has no logits.
+        InputError: the length or the vocabulary cannot be used, the output has no logits, or there
+            is nothing to compile with.
     """
     config = getattr(model, "config", None)
     vocab_size = vocab_size or getattr(config, "vocab_size", None)
@@ -52,7 +61,10 @@ def audit(
     found: dict[str, list[Finding]] = {"influence": [], "gradient": [], "prefix": [], "cache": []}
     nonfinite = []
     draw = torch.Generator().manual_seed(seed)
-    with _float64_copy(model) as subject:
+    with (
+        _float64_copy(model) as copied,
+        compiled(copied, length) if compile else nullcontext(copied) as subject,
+    ):
         for weights in _reweighted(subject, draw):
             trial = _Trial(subject, weights, length, vocab_size, draw)
             gradient = list(trial.gradient())

@@ -43,6 +43,8 @@ class Audit:
     """Other options of the architecture, e.g. --set causality=joint."""
     form: str = "auto"
     """How attention is computed: auto, or a form in sympformer.attention.forms."""
+    compile: bool = False
+    """Audit the model as it runs compiled, in training and in decoding."""
 
     def run(self) -> int:
         """Audit."""
@@ -55,6 +57,6 @@ class Audit:
             size = {**Size().fields(), "block_size": max(128, self.length), "vocab_size": 256}
             model = build(ModelConfig.preset(self.target, **{**size, **overrides(self.set)}))
         with forms.using(self.form):
-            report = audit(model, length=self.length)
+            report = audit(model, length=self.length, compile=self.compile)
         print(json.dumps(report.to_dict(), indent=2) if self.json else report)
         return 0 if report.passed else 1
