@@ -131,7 +131,8 @@ def _operations(group: Group, target: Target, report: Report) -> str:
 
 
 def _name(case: Case) -> str:
-    return f"{case.model} {case.measure}, T {case.length}"
+    compiled = ", compiled" if case.compile else ""
+    return f"{case.name} {case.measure}{compiled}, T {case.length}"
 
 
 def _group(name: str, table: dict[str, Any]) -> Group:
