@@ -13,8 +13,10 @@ if DEVICE == "cpu":  # Triton reads it when it is imported
     os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton")
 
-from sympformer.attention import kernels, naive  # noqa: E402
+from sympformer.attention import forms, kernels, naive  # noqa: E402
+from sympformer.causality import audit, checks  # noqa: E402
 from sympformer.errors import InputError  # noqa: E402
+from sympformer.model import build  # noqa: E402
 
 CAUSALITIES = ["prefix", "joint"]
 LENGTHS = [1, 2, 63, 64, 65, 257]
@@ -224,6 +226,29 @@ def test_one_graph(cut):
         results(compiled, inputs, weights), results(kernels.attend, inputs, weights), strict=True
     ):
         assert torch.equal(fast, want)
+
+
+@pytest.mark.parametrize(
+    ("name", "causality"),
+    [("gpt", "prefix"), ("symp-r2", "prefix"), ("symp-exp-euler", "prefix"), ("gpt", "joint")],
+)
+def test_the_audit_of_models(name, causality, tiny, cut, monkeypatch):
+    """Influence, gradient, prefix and cache, in blocks shorter than the text; one set of weights,
+    large enough for tokens to interact.
+    """
+    cut(16, 16)
+    monkeypatch.setattr(forms, "_has_triton", lambda: True)
+    monkeypatch.setattr(checks, "SCALES", ())
+    monkeypatch.setattr(checks, "POSITIONS", 3)
+    model = build(tiny(name, n_layer=1, causality=causality)).to(DEVICE)
+    for p in model.parameters():
+        if p.ndim > 1:
+            torch.nn.init.normal_(p, std=p.shape[1] ** -0.5)
+    with forms.using("triton"), forms.recorded() as used:
+        report = audit(model, length=18)
+    assert {line.split()[0] for line in used} == {"triton"}
+    assert report.passed == (causality == "prefix")
+    assert report.causal == (causality == "prefix")
 
 
 @pytest.mark.parametrize(
