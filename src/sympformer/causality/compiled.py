@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-import torch._functorch.config
 from torch import Tensor, nn
 
 from sympformer.compiler import LIMIT, compile_blocks, require_compiler
@@ -23,12 +22,16 @@ def compiled(model: nn.Module, length: int) -> Iterator[nn.Module]:
     Raises:
         InputError: there is nothing to compile with.
     """
+    # Imported here: the compiler takes a second, and most audits need none.
+    from torch._dynamo import config as dynamo
+    from torch._functorch import config as functorch
+
     device = next((p.device.type for p in model.parameters()), "cpu")
     require_compiler(device)
     with (
         # The audit registers hooks after the first pass, and differentiates one pass repeatedly.
-        torch._dynamo.config.patch(skip_nnmodule_hook_guards=False),
-        torch._functorch.config.patch(donated_buffer=False),
+        dynamo.patch(skip_nnmodule_hook_guards=False),
+        functorch.patch(donated_buffer=False),
     ):
         if isinstance(model, LanguageModel):
             yield Compiled(model, length)
