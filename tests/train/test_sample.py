@@ -7,6 +7,7 @@ import sympformer as sf
 from sympformer import InputError
 from sympformer.data.fables import FablesTokenizer
 from sympformer.data.tokenizer import ByteTokenizer, train_bpe
+from sympformer.model import generation
 from sympformer.train.sample import continue_text, continue_texts, decode_stream, stream_text
 
 TEXT = "Ünïcödé: 你好, 👩‍🚀 — naïve “quotes”\n"
@@ -80,3 +81,17 @@ def test_bad_prompts(model, prompt, says):
         stream_text(model, ByteTokenizer(), prompt)
     with pytest.raises(InputError, match=says):
         continue_texts(model, ByteTokenizer(), ["b", prompt])
+
+
+def test_compiled_steps_give_the_same_text(model, tokenizer, monkeypatch):
+    steps = []
+    monkeypatch.setattr(
+        generation, "_compiled_step", lambda *given: steps.append(1) or generation._step(*given)
+    )
+    options = {"max_new_tokens": 5, "temperature": 0.0}
+    for form, prompt in ((continue_text, "The fox"), (continue_texts, ["The fox", "A"])):
+        plain = form(model, tokenizer, prompt, **options)
+        assert not steps
+        assert form(model, tokenizer, prompt, **options, compile=True) == plain
+        assert steps
+        steps.clear()

@@ -104,15 +104,23 @@ class Generate:
     """Sample among the k most likely tokens only."""
     seed: int = 0
     """Seed of the sampling."""
+    compile: bool = False
+    """Compile the step from token to token; it takes up to a minute, and pays for long texts."""
 
     def run(self) -> int:
         """Generate."""
         model, tokenizer = load_model(self.run_folder), load_tokenizer(self.run_folder)
-        options = self.max_new_tokens, self.temperature, self.top_k, self.seed
+        options = {
+            "max_new_tokens": self.max_new_tokens,
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "seed": self.seed,
+            "compile": self.compile,
+        }
         if len(self.prompt) > 1:
-            print("\n---\n".join(continue_texts(model, tokenizer, self.prompt, *options)))
+            print("\n---\n".join(continue_texts(model, tokenizer, self.prompt, **options)))
             return 0
-        for piece in stream_text(model, tokenizer, next(iter(self.prompt), None), *options):
+        for piece in stream_text(model, tokenizer, next(iter(self.prompt), None), **options):
             print(piece, end="", flush=True)
         print()
         return 0

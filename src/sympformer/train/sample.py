@@ -18,15 +18,18 @@ def continue_text(
     temperature: float = 0.8,
     top_k: int | None = None,
     seed: int | None = None,
+    *,
+    compile: bool = False,
 ) -> str:
     """Prompt and continuation as text, up to the end of the document or of the block.
 
-    Without a prompt it is a new document.
+    Without a prompt it is a new document. `compile`: see `LanguageModel.generate`.
 
     Raises:
         InputError: the prompt holds no tokens, or more than the model's block size.
     """
-    return "".join(stream_text(model, tokenizer, prompt, max_new_tokens, temperature, top_k, seed))
+    options = max_new_tokens, temperature, top_k, seed
+    return "".join(stream_text(model, tokenizer, prompt, *options, compile=compile))
 
 
 def stream_text(
@@ -37,10 +40,12 @@ def stream_text(
     temperature: float = 0.8,
     top_k: int | None = None,
     seed: int | None = None,
+    *,
+    compile: bool = False,
 ) -> Iterator[str]:
     """Yield the text of `continue_text` in pieces, as it comes; the first is the prompt."""
     ids = _encode(tokenizer, prompt)
-    rows = _rows(model, tokenizer, [ids], max_new_tokens, temperature, top_k, seed)
+    rows = _rows(model, tokenizer, [ids], max_new_tokens, temperature, top_k, seed, compile)
     new = (int(row) for row in rows)
     start = [] if prompt is None else ids
     return decode_stream(tokenizer, start, new)
@@ -54,6 +59,8 @@ def continue_texts(
     temperature: float = 0.8,
     top_k: int | None = None,
     seed: int | None = None,
+    *,
+    compile: bool = False,
 ) -> list[str]:
     """Several prompts and their continuations, made in one batch.
 
@@ -64,7 +71,7 @@ def continue_texts(
         InputError: as `continue_text`, of any prompt.
     """
     start = [_encode(tokenizer, prompt) for prompt in prompts]
-    rows = _rows(model, tokenizer, start, max_new_tokens, temperature, top_k, seed)
+    rows = _rows(model, tokenizer, start, max_new_tokens, temperature, top_k, seed, compile)
     new = [list[int]() for _ in start]
     for row in rows:
         for more, number in zip(new, row.flatten().tolist(), strict=True):
@@ -111,6 +118,7 @@ def _rows(
     temperature: float,
     top_k: int | None,
     seed: int | None,
+    compile: bool,
 ) -> Iterator[Tensor]:
     """The new ids of every prompt, `(B, 1)` for each token."""
     tokens, mask = pad_left(prompts)
@@ -129,4 +137,5 @@ def _rows(
         seed,
         attention_mask=mask,
         stop=tokenizer.eos,
+        compile=compile,
     )
