@@ -1,11 +1,11 @@
 """How models are compiled with `torch.compile`, and whether that works here."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
-from torch._dynamo.exc import BackendCompilerFailed
 
 from sympformer.errors import InputError
 
@@ -20,6 +20,14 @@ def compile_blocks(blocks: Iterable[nn.Module]) -> None:
 
 
 @cache
+def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
+    """The compiled form of a step of decoding, one graph for every length of the text."""
+    # torch's types lack the limit.
+    options = {"dynamic": True, "fullgraph": True, "recompile_limit": LIMIT}
+    return torch.compile(step, **options)
+
+
+@cache
 def require_compiler(device: str) -> None:
     """Compile something small for a type of device ("cpu", "cuda", ...).
 
@@ -28,6 +36,9 @@ def require_compiler(device: str) -> None:
     Raises:
         InputError: that fails.
     """
+    # Imported here: it takes a second, and decides for good whether Triton is interpreted.
+    from torch._dynamo.exc import BackendCompilerFailed
+
     try:
         torch.compile(torch.sin)(torch.zeros(8, device=device))
     except BackendCompilerFailed as error:

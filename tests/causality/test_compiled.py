@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import sympformer as sf
 from sympformer.causality import audit
+from sympformer.compiler import compile_step
 
 LENGTH = 12
 
@@ -31,6 +32,7 @@ class Toy(nn.Module):
 def compiler(monkeypatch):
     """A function that sets what becomes of the results of compiled code, by default nothing."""
     torch._dynamo.reset()
+    compile_step.cache_clear()
     compile, lengths = torch.compile, []
 
     def use(change=lambda result: result):
@@ -48,6 +50,7 @@ def compiler(monkeypatch):
 
     yield use
     torch._dynamo.reset()
+    compile_step.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["gpt", "symp-r2", "linear-symp-exp-euler", "symp-difference"])

@@ -29,12 +29,21 @@ def step(model, tokens):
 @pytest.mark.parametrize("name", sf.presets())
 def test_one_graph_without_recompilation(name, tiny):
     """A graph break (a host synchronisation would be one) and a second compilation are errors."""
-    model, tokens = sf.build(tiny(name, block_size=70)), torch.randint(0, 37, (2, 70))
+    model = sf.build(tiny(name, block_size=70, n_layer=4))
+    tokens, graphs = torch.randint(0, 37, (2, 70)), []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph
+
     expected = step(model, tokens)
     for block in model.blocks:
-        block.compile(backend="eager", fullgraph=True, dynamic=False)
+        block.compile(backend=backend, fullgraph=True, dynamic=False)
     got = step(model, tokens)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+    assert len(graphs) <= 3, (
+        "the first layers' inputs differ (no gradient, no past), not the others'"
+    )
     with torch._dynamo.config.patch(error_on_recompile=True):
         step(model, tokens.roll(1, 0))
 

@@ -9,7 +9,7 @@ import torch
 
 from sympformer import InputError
 from sympformer.data import Corpus, load_tokenizer
-from sympformer.train import RunConfig, TrainConfig, load_model, train
+from sympformer.train import RunConfig, TrainConfig, load_model, loop, train
 from sympformer.train.loop import Run, resolve_device
 
 
@@ -41,6 +41,31 @@ def config(tiny):
 
 def metrics(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_compiled_run_evaluates_and_samples(corpus, config, tmp_path, monkeypatch):
+    """The sample's lengths are not compiled: that would be one graph for each."""
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph
+
+    def compile_blocks(blocks):
+        for block in blocks:
+            block.compile(backend=backend, fullgraph=True, dynamic=False)
+
+    monkeypatch.setattr(loop, "compile_blocks", compile_blocks)
+    torch.compiler.reset()
+    compiled = replace(config, train=replace(config.train, compile=True))
+    losses = [
+        train(c, corpus, tmp_path / name)["final_loss"]
+        for c, name in ((config, "plain"), (compiled, "compiled"))
+    ]
+    torch.compiler.reset()
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    # First and later layers, in training and in evaluation with its shorter last batch.
+    assert 0 < len(graphs) <= 6
 
 
 def test_a_run_leaves_a_whole_folder(corpus, config, tmp_path):

@@ -60,8 +60,6 @@ class SoftmaxField:
         self.scale, self.past = scale, past
         self.causality: Causality = causality
         self.normalizer: Normalizer = normalizer
-        if self._sweeps(q, v):
-            k, v = k.contiguous(), v.contiguous()  # once: a sweep reads them several times
         self.new_k, self.new_v = k, v
         q, k = padding.hide(q, k, scale, past.padding, past.length)
         self.q, self.k = q, past.extend(k)
@@ -147,11 +145,8 @@ class SoftmaxField:
     @property
     def sweeps(self) -> bool:
         """Whether attention and what follows from it can be had in one sweep."""
-        return self._sweeps(self.q, self.new_v)
-
-    def _sweeps(self, q: Tensor, v: Tensor) -> bool:
         whole = self.causality == "prefix" and self.past.length == 0 and self.past.padding is None
-        return whole and forms.sweeps(q, v)
+        return whole and forms.sweeps(self.q, self.new_v)
 
     def sweep(self, follow: Follow, rows: Sequence[Tensor], parameters: Sequence[Tensor] = ()):
         """Evaluate attention and average the values that `follow` makes of it (see `sweep`).

@@ -79,7 +79,7 @@ def _made(case: Case, turns: int) -> Operation | None:
 
 
 def _memory(group: str, case: Case, progress: Progress) -> Result:
-    progress.begin(f"{group}, {case.model}, T {case.length}", 1)
+    progress.begin(f"{group}, {case.name}, T {case.length}", 1)
     peak = fresh_peak(case, torch.get_num_threads())
     progress.advance()
     with torch.device("meta"):  # no memory is taken

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sympformer.compiler import LIMIT, compile_blocks, require_compiler
+from sympformer.compiler import LIMIT, compile_blocks, compile_step, require_compiler
 from sympformer.model import LanguageModel
 from sympformer.model.cache import Cache
 
@@ -58,16 +58,13 @@ class Compiled(nn.Module):
         super().__init__()
         compile_blocks(model.blocks)
         self.model, self.length = model, length
-        self.step = torch.compile(  # pyright: ignore[reportCallIssue]: its types lack the limit
-            _step, dynamic=True, fullgraph=True, recompile_limit=LIMIT
-        )
 
     def forward(self, tokens: Tensor, cache: Any = None) -> Any:
         """As the model."""
         if cache is None and tokens.shape[1] == self.length:
             return self.model(tokens, tokens)
         if cache is not None and tokens.shape[1] == 1:
-            return Pass(*self.step(self.model, tokens.contiguous(), cache))
+            return Pass(*compile_step(_step)(self.model, tokens.contiguous(), cache))
         with torch.compiler.set_stance("force_eager"):
             return self.model(tokens, cache=cache or Cache(capacity=self.length + 1))
 

@@ -45,11 +45,14 @@ class Audit:
     """How attention is computed: auto, or a form in sympformer.attention.forms."""
     compile: bool = False
     """Audit the model as it runs compiled, in training and in decoding."""
+    device: str = "cpu"
+    """cpu, cuda, ..."""
 
     def run(self) -> int:
         """Audit."""
         from sympformer.attention import forms
         from sympformer.causality import audit
+        from sympformer.train.loop import resolve_device
 
         if Path(self.target).exists():
             model = load_model(self.target)
@@ -57,6 +60,7 @@ class Audit:
             size = {**Size().fields(), "block_size": max(128, self.length), "vocab_size": 256}
             model = build(ModelConfig.preset(self.target, **{**size, **overrides(self.set)}))
         with forms.using(self.form):
+            model = model.to(resolve_device(self.device))
             report = audit(model, length=self.length, compile=self.compile)
         print(json.dumps(report.to_dict(), indent=2) if self.json else report)
         return 0 if report.passed else 1

@@ -74,8 +74,7 @@ class Recorder:
         cache = cache or Cache()
         self.length, self.padding, self.keeps = cache.length, cache.padding, keeps
         self._capacity, self._limit = cache.capacity, limit
-        self._old = cache.entries
-        self._asked = 0
+        self._old = list(cache.entries)
         self._entries: list[Tensor | Buffer] = []
 
     def recall(self) -> Tensor | None:
@@ -106,8 +105,8 @@ class Recorder:
         return Cache(tuple(self._entries), self.length + n_new, self.padding, self._capacity)
 
     def _next(self) -> Tensor | Buffer | None:
-        self._asked += 1
-        return self._old[self._asked - 1] if self._old else None
+        # Without a counter: a compiled block would be one graph for each of its values.
+        return self._old.pop(0) if self._old else None
 
     def _grown(self, old: Tensor | None, new: Tensor) -> Buffer:
         """A new buffer with both, and with room for as many more."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from sympformer.compiler import require_compiler
+from sympformer.compiler import compile_step, require_compiler
 from sympformer.errors import InputError
 from sympformer.model.cache import Cache
 from sympformer.model.config import ModelConfig
@@ -141,10 +141,8 @@ def _step(model: nn.Module, new: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
     return out.last_logits, out.cache
 
 
-# One graph stands for every length of the text; the limit is on the models of a process.
-_compiled_step = torch.compile(  # pyright: ignore[reportCallIssue]: its types lack the limit
-    _step, dynamic=True, fullgraph=True, recompile_limit=256
-)
+def _compiled_step(model: nn.Module, new: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+    return compile_step(_step)(model, new, cache)
 
 
 def sample(

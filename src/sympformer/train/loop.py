@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from sympformer.allocator import keep_freed_memory
 from sympformer.attention import forms
 from sympformer.causality import audit
-from sympformer.compiler import require_compiler
+from sympformer.compiler import compile_blocks, require_compiler
 from sympformer.data import Corpus, Loader, save_tokenizer, valid_blocks
 from sympformer.errors import InputError
 from sympformer.model import LanguageModel, build
@@ -102,8 +102,7 @@ class Run:
         self.forms = self._forms()
         if t.compile:
             require_compiler(self.device.type)
-            for block in self.model.blocks:
-                block.compile(fullgraph=True, dynamic=False)
+            compile_blocks(self.model.blocks)
 
     def start(self) -> None:
         """Claim the folder and write what is known before the first update."""
@@ -189,7 +188,10 @@ class Run:
         with precision(self.config.train, self.device):
             self.evaluation = evaluate(self.model, self.blocks, self.corpus.floor)
         self.best_loss = min(self.best_loss, self.evaluation.loss)
-        sample = continue_text(self.model, self.corpus.tokenizer, seed=0)
+        # Compiled blocks are for the shape of a batch: every length would be compiled anew.
+        compiled = self.config.train.compile
+        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            sample = continue_text(self.model, self.corpus.tokenizer, seed=0)
         return self._record("eval", valid_loss=self.evaluation.loss, sample=sample)
 
     def summarise(self) -> dict[str, Any]:
