@@ -107,7 +107,8 @@ class _Sweep(torch.autograd.Function):
         rows, parameters = others[: ctx.n_rows], others[ctx.n_rows :]
         needed = [True, True, *ctx.needs_input_grad[5:]]
         tiles = Tiles(q, k, True, group=q.shape[1])
-        dq, room, values = torch.empty_like(tiles.q), tiles.buffer(), flat(v)
+        dq, room = torch.empty_like(tiles.q), tiles.buffer()
+        values = torch.cat([flat(second), flat(v)], dim=-1)
         dk, dv, d_second = (tiles.sums(flat(t)) for t in (k, v, second))
         d_others = [
             torch.zeros_like(t) if n else None for t, n in zip(others, needed[2:], strict=True)
@@ -126,12 +127,8 @@ class _Sweep(torch.autograd.Function):
             for part in tiles.parts(heads):
                 weights = softmax(tiles.scores(part, queries, keys))
                 low = weights.to(v.dtype)
-                g = g_out[part, queries]
-                add_product(d_second[part, :, keys], g, low)
-                slopes = product(room, g, flat(second)[part, keys])
-                parts.append((part, weights, low, slopes))
-            g = g_out[heads, queries]
-            shift = (g * flat(out)[heads, queries]).sum(-1, keepdim=True, dtype=tiles.exact)
+                add_product(d_second[part, :, keys], g_out[part, queries], low)
+                parts.append((part, weights, low))
             # No later tile reads these tokens' second values: their gradient is complete.
             inputs = [average[here], log_sum[here], *(t[here] for t in rows), *parameters]
             inputs = [t.detach().requires_grad_(n) for t, n in zip(inputs, needed, strict=True)]
@@ -147,12 +144,13 @@ class _Sweep(torch.autograd.Function):
                     (whole[here] if i < ctx.n_rows else whole).add_(part)
             g = flat(g_average[here] if h_average is None else g_average[here] + h_average)
             h = g_log_sum[here] if h_log_sum is None else g_log_sum[here] + h_log_sum
-            shift += (g * flat(average)[heads, queries]).sum(-1, keepdim=True, dtype=tiles.exact)
-            shift -= flat(h)
-            for part, weights, low, slopes in parts:
+            both = torch.cat([g_out[heads, queries], g], dim=-1)
+            means = torch.cat([flat(out)[heads, queries], flat(average)[heads, queries]], dim=-1)
+            shift = (both * means).sum(-1, keepdim=True, dtype=tiles.exact) - flat(h)
+            for part, weights, low in parts:
                 now = slice(part.start - heads.start, part.stop - heads.start)
                 add_product(dv[part, :, keys], g[now], low)
-                add_product(slopes, g[now].mT, values[part, keys].mT)
+                slopes = product(room, both[now], values[part, keys])
                 slopes = slopes.sub_(shift[now]).mul_(weights).to(q.dtype)
                 dq[part, queries] = averages(slopes, tiles.k[part, keys])
                 add_product(dk[part, :, keys], tiles.q[part, queries], slopes)
