@@ -108,9 +108,11 @@ def test_tiles_of_several_heads_and_rows(monkeypatch):
         torch.testing.assert_close(fast, want, rtol=0, atol=1e-10)
 
 
-def test_uninitialised_memory_does_not_matter():
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_uninitialised_memory_does_not_matter(dtype, each_by_itself):
     """With deterministic algorithms, torch fills every new buffer with NaN."""
-    inputs, weights = [random(2, 130, 4, seed=s) for s in range(3)], [random(2, 130, 4, seed=3)]
+    inputs = [random(2, 130, 16, seed=s, dtype=dtype) for s in range(3)]
+    weights = [random(2, 130, 16, seed=3)]
     torch.use_deterministic_algorithms(True)
     try:
         assert torch.utils.deterministic.fill_uninitialized_memory

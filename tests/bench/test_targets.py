@@ -137,7 +137,7 @@ def test_the_command(tmp_path, capsys):
     path, out = tmp_path / "targets.toml", tmp_path / "out"
     path.write_text(FILE)
     command.run(command.Options(("one",), rounds=1, threads=1, targets=path, out=out))
-    assert "symp-h0 step, T 16" in capsys.readouterr().out
+    assert "symp-h0: step, T 16" in capsys.readouterr().out
     (stored,) = out.glob("*.json")
     before = stored.with_suffix(".md").read_text()
     assert "MFLOP/token" in before

@@ -71,8 +71,10 @@ class Case:
 
     @property
     def name(self) -> str:
-        """The model, and its form if that is not chosen automatically."""
-        return self.model if self.form == "auto" else f"{self.model}, {self.form}"
+        """The model; its form if that is not chosen automatically; whether it is compiled."""
+        form = None if self.form == "auto" else self.form
+        compiled = "compiled" if self.compile else None
+        return ", ".join(filter(None, [self.model, form, compiled]))
 
     def config(self, block_size: int) -> ModelConfig:
         """The model's config; the yardstick has that of `gpt`."""

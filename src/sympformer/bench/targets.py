@@ -131,8 +131,7 @@ def _operations(group: Group, target: Target, report: Report) -> str:
 
 
 def _name(case: Case) -> str:
-    compiled = ", compiled" if case.compile else ""
-    return f"{case.name} {case.measure}{compiled}, T {case.length}"
+    return f"{case.name}: {case.measure}, T {case.length}"
 
 
 def _group(name: str, table: dict[str, Any]) -> Group:
