@@ -57,12 +57,12 @@ class SoftmaxField:
         normalizer: Normalizer = "prefix",
         past: Past,
     ):
-        self.scale, self.past = scale, past
-        self.causality: Causality = causality
-        self.normalizer: Normalizer = normalizer
         self.new_k, self.new_v = k, v
         q, k = padding.hide(q, k, scale, past.padding, past.length)
         self.q, self.k = q, past.extend(k)
+        self.scale, self.past = scale, past
+        self.causality: Causality = causality
+        self.normalizer: Normalizer = normalizer
         self._attention: Tensor | None = None
         self._log_z: Tensor | None = None
         self._weighted: tuple[Tensor, Tensor] | None = None

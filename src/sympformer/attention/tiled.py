@@ -1,6 +1,6 @@
 """Softmax averages in tiles: a few rows of the weights at a time, forward and backward.
 
-A tile is `ROWS` queries against all the keys that they see, so each softmax is a whole row and has
+A tile is `ROWS` queries or more against all the keys that they see, so each softmax is a whole row and has
 the accuracy of the plain formula. Nothing quadratic is kept: the backward pass makes every tile
 again from the queries and keys. Memory is O(N·(d + e)) and one tile; a tile is a few large matrix
 products and one softmax, which is why it outruns a fused kernel on processors.
@@ -43,7 +43,9 @@ def _call(
     q: Tensor, k: Tensor, v: Tensor, causality: Causality, scale: float, log_sum: bool
 ) -> tuple[Tensor, Tensor]:
     dtype = v.dtype
-    q, k, v = (t.contiguous() for t in (q * scale, k, v.to(q.dtype)))  # not again for backward
+    # The scale goes into the queries: scores are many more. Copies of strided heads are made here
+    # once, not in both passes.
+    q, k, v = (t.contiguous() for t in (q * scale, k, v.to(q.dtype)))
     out, total = _forward(q, k, v, causality == "prefix", log_sum)
     return out.to(dtype), total
 
