@@ -13,6 +13,7 @@ Multiplications for a query-key pair, heads of width d, first and second values 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,7 +33,9 @@ from sympformer.attention.tiled import (
 
 Follow = Callable[..., Sequence[Tensor]]
 """`follow(average, log_sum, *rows, *parameters)`, all of some tokens: their second values, and
-whatever else of theirs is wanted (it must not look at other tokens)."""
+whatever else of theirs is wanted (it must not look at other tokens). It may have a derivative of
+its own, `follow.backward(inputs, outputs, gradients of the outputs)`, gradients of the inputs; else
+it is called again under autograd."""
 
 
 def sweep(
@@ -50,7 +53,7 @@ def sweep(
     The sums are over j ≤ i.
 
     Args:
-        follow: makes the second values; it is called tile by tile, and again in the backward pass.
+        follow: makes the second values, tile by tile.
         q: queries `(B, H, n, d)`.
         k: keys `(B, H, n, d)`.
         v: first values `(B, H, n, e)`.
@@ -94,8 +97,8 @@ class _Sweep(torch.autograd.Function):
                 whole[here] = part
             for part, weights in parts:
                 flat(out)[part, queries] = averages(weights, flat(second)[part, keys])
-        ctx.save_for_backward(q, k, v, average, log_sum, second, out, *others)
-        ctx.follow, ctx.n_rows = follow, n_rows
+        ctx.save_for_backward(q, k, v, average, log_sum, second, out, *extras, *others)
+        ctx.follow, ctx.n_rows, ctx.n_extras = follow, n_rows, len(extras)
         ctx.autocast = _autocast(q.device.type)
         ctx.set_materialize_grads(False)
         return average, log_sum, out, second, *extras
@@ -104,6 +107,7 @@ class _Sweep(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g_average, g_log_sum, g_out, g_second, *g_extras: Tensor | None):  # pyright: ignore[reportIncompatibleMethodOverride]
         q, k, v, average, log_sum, second, out, *others = ctx.saved_tensors
+        extras, others = others[: ctx.n_extras], others[ctx.n_extras :]
         rows, parameters = others[: ctx.n_rows], others[ctx.n_rows :]
         needed = [True, True, *ctx.needs_input_grad[5:]]
         tiles = Tiles(q, k, True, group=q.shape[1])
@@ -120,6 +124,7 @@ class _Sweep(torch.autograd.Function):
         if g_second is not None:
             d_second += flat(g_second).mT
         g_out = flat(g_out)
+        derivative = getattr(ctx.follow, "backward", partial(_derivative, ctx.follow, needed))
         for tile in tiles.slices(backwards=True):
             heads, queries, keys = tile
             here = _tokens(heads, queries, q.shape[1])
@@ -131,18 +136,18 @@ class _Sweep(torch.autograd.Function):
                 parts.append((part, weights, low))
             # No later tile reads these tokens' second values: their gradient is complete.
             inputs = [average[here], log_sum[here], *(t[here] for t in rows), *parameters]
-            inputs = [t.detach().requires_grad_(n) for t, n in zip(inputs, needed, strict=True)]
-            with torch.enable_grad(), torch.autocast(q.device.type, **ctx.autocast):
-                made = ctx.follow(*inputs)
+            outputs = [second[here], *(t[here] for t in extras)]
             incoming = [
-                as_rows(d_second[heads, :, queries], made[0]),
+                as_rows(d_second[heads, :, queries], outputs[0]),
                 *(g if g is None else g[here] for g in g_extras),
             ]
-            h_average, h_log_sum, *h_others = _gradients(made, incoming, inputs)
+            with torch.autocast(q.device.type, **ctx.autocast):
+                h_average, h_log_sum, *h_others = derivative(inputs, outputs, incoming)
             for i, (whole, part) in enumerate(zip(d_others, h_others, strict=True)):
                 if whole is not None and part is not None:
                     (whole[here] if i < ctx.n_rows else whole).add_(part)
-            g = flat(g_average[here] if h_average is None else g_average[here] + h_average)
+            g = g_average[here] if h_average is None else g_average[here] + h_average
+            g = flat(g.to(v.dtype))
             h = g_log_sum[here] if h_log_sum is None else g_log_sum[here] + h_log_sum
             both = torch.cat([g_out[heads, queries], g], dim=-1)
             means = torch.cat([flat(out)[heads, queries], flat(average)[heads, queries]], dim=-1)
@@ -174,10 +179,17 @@ def _autocast(device: str) -> dict[str, Any]:
     return {"enabled": enabled, "dtype": torch.get_autocast_dtype(device)}
 
 
-def _gradients(
-    outputs: Sequence[Tensor], incoming: Sequence[Tensor | None], inputs: Sequence[Tensor]
+def _derivative(
+    follow: Follow,
+    needed: Sequence[bool],
+    inputs: Sequence[Tensor],
+    _: Sequence[Tensor],
+    incoming: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
-    """What reaches each of the inputs; None where nothing does."""
+    """What reaches each of the inputs, by autograd; None where nothing does."""
+    inputs = [t.detach().requires_grad_(n) for t, n in zip(inputs, needed, strict=True)]
+    with torch.enable_grad():
+        outputs = follow(*inputs)
     pairs = [
         (o, g.to(o.dtype))
         for o, g in zip(outputs, incoming, strict=True)

@@ -1,9 +1,9 @@
 """Softmax averages in tiles: a few rows of the weights at a time, forward and backward.
 
-A tile is `ROWS` queries or more against all the keys that they see, so each softmax is a whole row and has
-the accuracy of the plain formula. Nothing quadratic is kept: the backward pass makes every tile
-again from the queries and keys. Memory is O(N·(d + e)) and one tile; a tile is a few large matrix
-products and one softmax, which is why it outruns a fused kernel on processors.
+A tile is `ROWS` queries or more against all the keys that they see, so each softmax is a whole row
+and has the accuracy of the plain formula. Nothing quadratic is kept: the backward pass makes every
+tile again from the queries and keys. Memory is O(N·(d + e)) and one tile; a tile is a few large
+matrix products and one softmax, which is why it outruns a fused kernel on processors.
 
 Multiplications for a query-key pair, heads of width d and values of width e: `d + e` forward,
 `3d + 2e` backward.

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from sympformer.attention.softmax import Normalizer, Past, SoftmaxField, connection_values
+from sympformer.attention.softmax import Normalizer, Past, SoftmaxField
 from sympformer.model.config import ModelConfig
 from sympformer.model.heads import Field, Heads
 from sympformer.model.layers import Linear
+from sympformer.model.proposal import Proposal, speed
 from sympformer.products import linear
 
 
@@ -69,7 +70,7 @@ class AttentionField(Field):
         m = self.module
         d = u.shape[-1]
         qu, ku = (m.split(part) for part in linear(u, m.qkv.weight[: 2 * d]).chunk(2, dim=-1))
-        return self._project(u, *self.field.connection(qu, ku, _speed(u)))
+        return self._project(u, *self.field.connection(qu, ku, speed(u)))
 
     def proposal(self, p: Tensor, beta: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
         """`W = β p + γ Att` and `C(W)`, in one sweep where that can be."""
@@ -77,14 +78,10 @@ class AttentionField(Field):
         if not field.sweeps:
             return super().proposal(p, beta, gamma)
 
-        def follow(attention, _, p, k, v, beta, gamma, out, key):
-            w = beta * p + gamma * linear(m.merge(attention), out)
-            return connection_values(k, v, m.split(linear(w, key)), _speed(w)), w
-
         query, key, _ = m.qkv.weight.chunk(3)
         rows, parameters = (p, field.new_k, field.new_v), (beta, gamma, m.out.weight, key)
-        _, means, w = field.sweep(follow, rows, parameters)
-        c, pull = field.contract(means, m.split(linear(w, query)), _speed(w))
+        _, means, w = field.sweep(Proposal(m), rows, parameters)
+        c, pull = field.contract(means, m.split(linear(w, query)), speed(w))
         return w, self._project(w, c, pull)
 
     def _project(self, u: Tensor, c: Tensor, pull: Tensor) -> Tensor:
@@ -95,8 +92,3 @@ class AttentionField(Field):
         if self._p is not p:
             self._p, self._pi = p, self.module.split(self.module.mobility(p))
         return self._pi
-
-
-def _speed(u: Tensor) -> Tensor:
-    """`|u|²`, `(B, 1, T, 1)`: one for all heads."""
-    return u.square().sum(-1, keepdim=True).unsqueeze(-3)
