@@ -28,8 +28,8 @@ print(faults() - before)
 
 
 def test_freed_memory_is_kept():
-    """Steps that free 400 MB in blocks, 100,000 pages; in a process of its own, for it stays so."""
+    """A step frees 100 blocks of 1,024 pages; in a process of its own, for it stays so."""
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)
     if done.returncode == 3:
         pytest.skip("not the GNU C library")
-    assert int(done.stdout) < 1000
+    assert int(done.stdout) < 100 * 1024 / 10  # malloc may place a block or two elsewhere
