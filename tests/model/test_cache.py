@@ -141,6 +141,25 @@ def test_what_a_cache_holds(preset, tiny):
     assert sizes[0] == sizes[1]
 
 
+@pytest.mark.parametrize("length", [1, 9])
+@torch.no_grad()
+def test_numbers_a_token(length, tiny):
+    """Of an acceleration a cache holds the speed, not the values that it weighs."""
+    d, heads = 16, 2
+    wanted = {
+        "gpt": 2 * d,
+        "symp-h0": 2 * d,
+        "symp-exp-euler": 2 * d + heads,
+        "symp-h1": 3 * d + 1,
+        "symp-r2": 3 * d + 1,
+    }
+    for preset, numbers in wanted.items():
+        model = sf.build(tiny(preset))
+        cache = model(torch.randint(0, 37, (1, length)), cache=Cache(capacity=20)).cache
+        held = sum(e.data[..., 0, :].numel() for e in cache.entries if isinstance(e, Buffer))
+        assert held == numbers * model.config.n_layer, preset
+
+
 @torch.no_grad()
 def test_a_cache_of_other_rows_is_refused(tiny):
     model = sf.build(tiny("gpt"))

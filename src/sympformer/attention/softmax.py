@@ -63,6 +63,7 @@ class SoftmaxField:
         self.scale, self.past = scale, past
         self.causality: Causality = causality
         self.normalizer: Normalizer = normalizer
+        self._values: Tensor | None = None
         self._attention: Tensor | None = None
         self._log_z: Tensor | None = None
         self._weighted: tuple[Tensor, Tensor] | None = None
@@ -72,8 +73,15 @@ class SoftmaxField:
     def attention(self) -> Tensor:
         """`Σ_j a_ij v_j`, plain attention."""
         if self._attention is None:
-            self._attention = self._average(self.past.extend(self.new_v))
+            self._attention = self._average(self.values)
         return self._attention
+
+    @property
+    def values(self) -> Tensor:
+        """`v_j` of all tokens."""
+        if self._values is None:
+            self._values = self.past.extend(self.new_v)
+        return self._values
 
     def velocity(self, pi: Tensor) -> Tensor:
         """`π_i / z_i`, the velocity of each head; `pi` is the projected momentum `U p`."""
@@ -83,10 +91,11 @@ class SoftmaxField:
         """`z_i Σ_j a_ij (1 + (s_i + s_j)/2) v_j` with `s_i = |π_i/z_i|²`, maths.md (S')."""
         log_z = self._log_mobility(pi)
         s = _speed(pi, log_z)
+        all_s = self.past.extend(s)
         if self._weighted is not None and self._weighted[0] is pi:
             weighted = self._weighted[1]
         else:
-            weighted = self._average(self.past.extend((s * self.new_v).to(self.k.dtype)))
+            weighted = self._average(self.values, all_s)
         # Written as two products with one number a token: nothing else need be kept for backward.
         half_z = log_z.exp() / 2
         force = (half_z * (2 + s)) * self.attention + half_z * weighted
@@ -107,10 +116,10 @@ class SoftmaxField:
                 return (_speed(pi, _bounded(log_sum - log_count)) * v,)
 
             rows = pi, self.new_v, log_count.expand(len(pi), 1, n, 1)
-            log_sum, weighted = self.sweep(follow, rows)
+            log_sum, weighted, _ = self.sweep(follow, rows)
             self._weighted = pi, weighted
         else:
-            self._attention, log_sum = self._attend(self.past.extend(self.new_v))
+            self._attention, log_sum = self._attend(self.values)
         self._log_z = _bounded(log_sum - log_count)
         return self._log_z
 
@@ -126,19 +135,28 @@ class SoftmaxField:
             `c_i`, the rate of change of `log z_i` along the motion, `(B, H, n, 1)`, and
             `-½ (s_i Att_i + Σ_j a_ij s_j v_j)`, so that `C = c u + (the second, projected)`.
         """
-        values = connection_values(self.new_k, self.new_v, ku, s)
+        d, e = self.new_k.shape[-1], self.new_v.shape[-1]
+        k, v = self.k[..., :d], self.values
+        ku, all_s = self.remember(ku, s)
+        if self.q.shape[-2] == 1:
+            # The weights are there already: what earlier tokens left need not be put side by side.
+            means = self._average(k), self._average(ku), self._average(v, all_s / -2)
+            return self.contract(means, qu, s)
+        values, widths = connection_values(k, v, ku, all_s), [d, d, e]
         if self._attention is not None:
-            return self.contract(self._average(self.past.extend(values)), qu, s)
-        values = self.past.extend(torch.cat([values, self.new_v], dim=-1))
-        e = self.new_v.shape[-1]
-        means, self._attention = self._average(values).split([values.shape[-1] - e, e], dim=-1)
+            return self.contract(self._average(values).split(widths, dim=-1), qu, s)
+        wide = self._average(torch.cat([values, v], dim=-1))
+        *means, self._attention = wide.split([*widths, e], dim=-1)
         return self.contract(means, qu, s)
 
-    def contract(self, means: Tensor, qu: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """What `connection` returns, of the averages of `connection_values`."""
-        d = self.new_k.shape[-1]
-        k_mean, ku_mean, weighted = means.split([d, d, self.new_v.shape[-1]], dim=-1)
-        q = self.q[..., :d]
+    def remember(self, ku: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """Leave for later tokens what a connection needs of these; return that of all tokens."""
+        return self.past.extend(ku), self.past.extend(s)
+
+    def contract(self, means: Sequence[Tensor], qu: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """What `connection` returns, of the averages of the three `connection_values`."""
+        k_mean, ku_mean, weighted = means
+        q = self.q[..., : qu.shape[-1]]
         c = self.scale * torch.addcmul(qu * k_mean, q, ku_mean).sum(-1, keepdim=True)
         return c, torch.addcmul(weighted, s / -2, self.attention)
 
@@ -152,18 +170,20 @@ class SoftmaxField:
         """Evaluate attention and average the values that `follow` makes of it (see `sweep`).
 
         Returns:
-            The log-sum-exp; the average of those values; the other results of `follow`.
+            The log-sum-exp; the average of those values; these; the other results of `follow`.
         """
-        v = self.past.extend(self.new_v)
-        self._attention, log_sum, means, values, *others = sweep(
-            follow, self.q, self.k, v, rows, parameters, scale=self.scale
+        self._attention, *others = sweep(
+            follow, self.q, self.k, self.values, rows, parameters, scale=self.scale
         )
-        self.past.extend(values)
-        return log_sum, means, *others
+        return others
 
-    def _average(self, values: Tensor) -> Tensor:
+    def _average(self, values: Tensor, s: Tensor | None = None) -> Tensor:
+        """`Σ_j a_ij values_j`, or `Σ_j a_ij s_j values_j`."""
         if self.q.shape[-2] == 1:
-            return self._weights().to(values.dtype) @ values
+            weights = self._weights() if s is None else self._weights() * s.mT
+            return weights.to(values.dtype) @ values
+        if s is not None:
+            values = (s * values).to(self.k.dtype)
         return forms.average(self.q, self.k, values, causality=self.causality, scale=self.scale)
 
     def _attend(self, values: Tensor) -> tuple[Tensor, Tensor]:

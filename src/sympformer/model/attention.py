@@ -80,8 +80,10 @@ class AttentionField(Field):
 
         query, key, _ = m.qkv.weight.chunk(3)
         rows, parameters = (p, field.new_k, field.new_v), (beta, gamma, m.out.weight, key)
-        _, means, w = field.sweep(Proposal(m), rows, parameters)
-        c, pull = field.contract(means, m.split(linear(w, query)), speed(w))
+        _, means, values, w = field.sweep(Proposal(m), rows, parameters)
+        s = speed(w)
+        field.remember(values.chunk(3, dim=-1)[1], s)
+        c, pull = field.contract(means.chunk(3, dim=-1), m.split(linear(w, query)), s)
         return w, self._project(w, c, pull)
 
     def _project(self, u: Tensor, c: Tensor, pull: Tensor) -> Tensor:
