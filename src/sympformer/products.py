@@ -1,8 +1,9 @@
 """Matrix products of tokens with weights, through the faster of torch's two libraries.
 
 For float32 on a processor torch calls the BLAS that it was built with. Where that is MKL and the
-processor is not Intel's, it leaves the widest vectors unused; oneDNN, which torch ships for its
-compiled graphs, does not (docs/speed.md). Everywhere else these functions are `F.linear`.
+processor is not Intel's, it leaves the widest vectors unused, and a single row, as in decoding, is
+multiplied by one thread; oneDNN, which torch ships for its compiled graphs, does better
+(docs/speed.md). Everywhere else these functions are `F.linear`.
 """
 
 from functools import cache
@@ -12,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-WORTHWHILE = 2**21
-"""Multiplications from which oneDNN's larger overhead a call is repaid."""
+WORTHWHILE, LARGE = 2**21, 2**16
+"""Multiplications, and weights for however few rows, from which oneDNN's larger overhead a call is
+repaid."""
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -26,9 +28,16 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     Returns:
         `(..., n_out)`.
     """
-    if torch.compiler.is_compiling() or not suits(x, weight):
+    if torch.compiler.is_compiling():
+        return _compiled(x, weight)
+    return _Linear.apply(x, weight) if suits(x, weight) else F.linear(x, weight)
+
+
+def _compiled(x: Tensor, weight: Tensor) -> Tensor:
+    if x.numel() > x.shape[-1] or not _is_plain(x, weight):
         return F.linear(x, weight)
-    return _Linear.apply(x, weight)
+    # Of a single row the compiler makes a loop over all threads, of `F.linear` a call.
+    return (x.flatten() * weight).sum(-1).view(*x.shape[:-1], -1)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -65,12 +74,16 @@ def _weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
 
 def suits(a: Tensor, b: Tensor) -> bool:
     """Whether oneDNN multiplies `(..., k)` and `(n, k)` faster."""
+    large = b.numel() >= LARGE or a.numel() * b.shape[0] >= WORTHWHILE
+    return large and _is_plain(a, b) and _better()
+
+
+def _is_plain(a: Tensor, b: Tensor) -> bool:
+    """Whether this is a product in float32 on a processor."""
     return (
-        a.numel() * b.shape[0] >= WORTHWHILE
-        and a.device.type == "cpu"
+        a.device.type == "cpu"
         and a.dtype == b.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and _better()
     )
 
 

@@ -4,7 +4,6 @@ import copy
 from dataclasses import dataclass, field, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sympformer.errors import InputError
@@ -16,6 +15,7 @@ from sympformer.model.inputs import Inputs
 from sympformer.model.layers import LayerNorm
 from sympformer.model.loss import chunked_cross_entropy, product_dtype
 from sympformer.model.substeps import Block, loop
+from sympformer.products import linear
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Output:
 
     def _predict(self, hidden: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.hidden.requires_grad or self.head.requires_grad):
-            return F.linear(hidden, self.head.to(hidden.dtype))
+            return linear(hidden, self.head.to(hidden.dtype))
 
 
 class LanguageModel(Decoder):
