@@ -39,11 +39,13 @@ def test_as_exact_as_torch(dtype, shape, n_out):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(8,), (1, 8), (1, 1, 65), (2, 1, 65)])
-def test_compiled_as_exact_as_torch(dtype, shape):
+@pytest.mark.parametrize("strided", [False, True])
+def test_compiled_as_exact_as_torch(dtype, shape, strided):
     """Of a single row the compiler gets a sum instead of a product."""
     torch._dynamo.reset()
     compiled = torch.compile(products.linear, backend="eager", fullgraph=True)
     x, weight = torch.randn(shape, dtype=dtype), torch.randn(5, shape[-1], dtype=dtype)
+    x = torch.stack([x, x], dim=-1)[..., 1] if strided else x
     check_as_exact_as_torch(compiled, x, weight)
 
 
