@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import torch._dynamo
 import torch.nn.functional as F
 
 from sympformer import products
+from sympformer.compiler import compile_step
 
 
 @pytest.fixture(autouse=True)
@@ -19,37 +21,45 @@ def both(form, x, weight):
     return [out, *torch.autograd.grad((out * weights).sum(), inputs)]
 
 
-def check_as_exact_as_torch(form, x, weight):
-    truth = both(F.linear, x.double(), weight.double())
-    plain, fast = both(F.linear, x, weight), both(form, x, weight)
-    for t, p, f in zip(truth, plain, fast, strict=True):
-        assert f.dtype == p.dtype
-        assert f.shape == p.shape
-        floor = torch.finfo(p.dtype).eps * t.abs().max()
-        assert (f.double() - t).abs().max() <= 2 * (p.double() - t).abs().max() + floor
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(1, 8), (5, 3), (2, 3, 7), (2, 2, 33, 65)])
 @pytest.mark.parametrize("n_out", [1, 5, 100])
 def test_as_exact_as_torch(dtype, shape, n_out):
     x, weight = torch.randn(shape, dtype=dtype), torch.randn(n_out, shape[-1], dtype=dtype)
-    check_as_exact_as_torch(products.linear, x, weight)
+    truth = both(F.linear, x.double(), weight.double())
+    plain, fast = both(F.linear, x, weight), both(products.linear, x, weight)
+    for t, p, f in zip(truth, plain, fast, strict=True):
+        assert f.dtype == dtype
+        assert f.shape == p.shape
+        floor = torch.finfo(dtype).eps * t.abs().max()
+        assert (f.double() - t).abs().max() <= 2 * (p.double() - t).abs().max() + floor
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(8,), (1, 8), (1, 1, 65), (2, 1, 65)])
-@pytest.mark.parametrize("strided", [False, True])
-def test_compiled_as_exact_as_torch(dtype, shape, strided):
-    """Of a single row the compiler gets a sum instead of a product."""
+ROWS = {
+    "whole": lambda x: x[None],
+    "slice": lambda x: x.chunk(3, -1)[1][None, None],
+    "strided": lambda x: x.view(-1, 3)[:, 2][None],
+    "heads": lambda x: (x.view(1, 1, 3, -1).transpose(1, 2) * 2).transpose(1, 2).flatten(-2),
+}
+
+
+@pytest.mark.parametrize("view", ROWS)
+@torch.no_grad()
+def test_one_row_is_summed_in_the_compiled_graph(view):
+    """By the compiler that users have: whatever view of something computed the row is."""
     torch._dynamo.reset()
-    compiled = torch.compile(products.linear, backend="eager", fullgraph=True)
-    x, weight = torch.randn(shape, dtype=dtype), torch.randn(5, shape[-1], dtype=dtype)
-    x = torch.stack([x, x], dim=-1)[..., 1] if strided else x
-    check_as_exact_as_torch(compiled, x, weight)
+
+    def form(x, weight, linear):
+        return linear(ROWS[view](x.sin()), weight)
+
+    x = torch.randn(195)
+    weight = torch.randn(50, ROWS[view](x).shape[-1])
+    got = compile_step(form)(x, weight, products.linear)
+    torch.testing.assert_close(got, form(x, weight, F.linear), rtol=1e-5, atol=1e-5)
 
 
-def test_one_row_is_summed_under_the_compiler():
+def test_when_one_row_is_summed():
+    """Under the compiler, for one row in float32, where no gradient is recorded."""
     torch._dynamo.reset()
     graphs = []
 
@@ -58,11 +68,15 @@ def test_one_row_is_summed_under_the_compiler():
         return graph
 
     compiled = torch.compile(products.linear, backend=backend, dynamic=False)
-    for rows in (1, 2):
-        compiled(torch.randn(rows, 8), torch.randn(5, 8))
-    with torch.autocast("cpu", torch.bfloat16):
-        compiled(torch.randn(1, 8), torch.randn(5, 8))
-    assert [F.linear in targets for targets in graphs] == [False, True, True]
+    x, weight = torch.randn(2, 8), torch.randn(5, 8)
+    compiled(x[:1], weight)
+    with torch.no_grad():
+        compiled(x[:1], weight)
+        compiled(x, weight)
+        compiled(x[:1].double(), weight.double())
+        with torch.autocast("cpu", torch.bfloat16):
+            compiled(x[:1], weight)
+    assert [F.linear in targets for targets in graphs] == [True, False, True, True, True]
 
 
 def test_few_rows_of_a_large_weight_suit(monkeypatch):

@@ -28,6 +28,8 @@ def compile_blocks(blocks: Iterable[nn.Module]) -> None:
 @cache
 def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
     """The compiled form of a step of decoding, one graph for every length of the text."""
+    import torch._inductor.inductor_prims  # see `products`
+
     # torch's types lack the limit.
     settings = {"dynamic": True, "fullgraph": True, "recompile_limit": LIMIT}
     return torch.compile(step, options=DECODING, **settings)

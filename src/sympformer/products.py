@@ -34,13 +34,20 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _compiled(x: Tensor, weight: Tensor) -> Tensor:
-    if x.numel() > x.shape[-1] or not _is_plain(x, weight):
+    if x.numel() > x.shape[-1] or torch.is_grad_enabled() or not _is_plain(x, weight):
         return F.linear(x, weight)
-    # Of a single row the compiler makes a loop over all threads, of `F.linear` a call. Because of
-    # `as_strided`, which changes nothing, the row is made before that loop, not in each turn of it.
-    row = x.flatten()
-    row = row.as_strided(row.shape, row.stride())
-    return (row * weight).sum(-1).view(*x.shape[:-1], -1)
+    # Of a single row the compiler makes a loop over all threads, of `F.linear` a call.
+    return (_made(x.flatten()) * weight).sum(-1).view(*x.shape[:-1], -1)
+
+
+def _made(row: Tensor) -> Tensor:
+    """`row`, made once: without this the compiler makes it anew in each turn of a loop over it.
+
+    The operator, which changes nothing, is torch's own; `sympformer.compiler` registers it.
+    """
+    if not hasattr(torch.ops.prims, "inductor_force_stride_order"):
+        return row
+    return torch.ops.prims.inductor_force_stride_order(row, row.stride())
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

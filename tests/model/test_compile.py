@@ -6,6 +6,7 @@ import torch._dynamo
 
 import sympformer as sf
 from sympformer.model import generation
+from sympformer.model.cache import Cache
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +76,19 @@ def test_generation_is_compiled(redrawn):
     options = {"temperature": 1.0, "seed": 0, "attention_mask": mask}
     expected = model.generate(tokens, 6, **options)
     assert torch.equal(model.generate(tokens, 6, **options, compile=True), expected)
+
+
+@torch.no_grad()
+def test_single_precision_is_compiled():
+    """Products of one row take another way there (`sympformer.products`)."""
+    options = {"vocab_size": 37, "n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 24}
+    model = sf.build(sf.ModelConfig.preset("symp-exp-euler", **options))
+    for p in model.parameters():
+        p.copy_(torch.randn_like(p) / 3)
+    tokens = torch.randint(0, 37, (1, 9))
+    _, cache = generation._step(model, tokens[:, :5], Cache(capacity=9))
+    for i in range(5, 9):
+        expected, after = generation._step(model, tokens[:, i : i + 1], cache)
+        got, cache = generation._compiled_step(model, tokens[:, i : i + 1], cache)
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+        assert after.length == cache.length
