@@ -30,7 +30,9 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return _compiled(x, weight)
-    return _Linear.apply(x, weight) if suits(x, weight) else F.linear(x, weight)
+    if not suits(x, weight):
+        return F.linear(x, weight)
+    return _Linear.apply(x, weight) if torch.is_grad_enabled() else _of_rows(x, weight)
 
 
 def _compiled(x: Tensor, weight: Tensor) -> Tensor:
@@ -50,6 +52,10 @@ def _made(row: Tensor) -> Tensor:
     return torch.ops.prims.inductor_force_stride_order(row, row.stride())
 
 
+def _of_rows(x: Tensor, weight: Tensor) -> Tensor:
+    return product(x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
+
+
 def product(a: Tensor, b: Tensor) -> Tensor:
     """`a @ bᵀ` of `(m, k)` and `(n, k)`, not differentiable."""
     if not suits(a, b):
@@ -63,7 +69,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.save_for_backward(x, weight)
-        return product(x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
+        return _of_rows(x, weight)
 
     @staticmethod
     @once_differentiable
