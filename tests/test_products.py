@@ -87,6 +87,13 @@ def test_few_rows_of_a_large_weight_suit(monkeypatch):
     assert not products.suits(x, torch.empty(64, 256))
 
 
+def test_the_same_where_no_gradient_is_recorded():
+    x, weight = torch.randn(3, 1, 33), torch.randn(20, 33)
+    recorded = products.linear(x, weight)
+    with torch.no_grad():
+        assert torch.equal(products.linear(x, weight), recorded)
+
+
 def test_transposed_and_sliced_arguments():
     weight = torch.randn(12, 20)
     x = torch.randn(4, 30, 9).transpose(0, 1)[..., :9]
