@@ -1,6 +1,6 @@
-"""Errors that a user can mend."""
+"""Errors that a user can mend, and the tables of names in which most of them arise."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from difflib import get_close_matches
 from typing import TypeVar
 
@@ -18,3 +18,23 @@ def lookup(table: Mapping[str, T], name: str, what: str) -> T:
     close = get_close_matches(str(name), table, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(table)}"
     raise InputError(f"unknown {what} {name!r}: {hint}")
+
+
+def enter(table: MutableMapping[str, T], name: str, entry: T, what: str) -> None:
+    """Set `table[name]`; the same class or function may come again, as when a file is read twice.
+
+    Raises:
+        InputError: the name is no text, or stands for something else.
+    """
+    if not isinstance(name, str) or not name:
+        raise InputError(f"a {what} needs a name, not {name!r}")
+    known = table.get(name, entry)
+    if known != entry and _origin(known) != _origin(entry):
+        raise InputError(f"there is a {what} {name!r} already: choose another name")
+    table[name] = entry
+
+
+def _origin(entry: object) -> object:
+    """Where a class or function is written; anything else is itself."""
+    place = getattr(entry, "__module__", None), getattr(entry, "__qualname__", None)
+    return id(entry) if None in place else place

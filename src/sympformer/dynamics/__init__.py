@@ -3,7 +3,7 @@
 from sympformer.dynamics.damping import DAMPINGS, UNDAMPED, Damping, damping
 from sympformer.dynamics.integrate import DivergenceError, follow, integrate
 from sympformer.dynamics.state import Field, Oracle, Scheme, State, StepSize
-from sympformer.dynamics.table import SCHEMES
+from sympformer.dynamics.table import SCHEMES, register_scheme
 
 __all__ = [
     "DAMPINGS",
@@ -19,6 +19,7 @@ __all__ = [
     "damping",
     "follow",
     "integrate",
+    "register_scheme",
     "schemes",
 ]
 

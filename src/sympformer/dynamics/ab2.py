@@ -1,6 +1,6 @@
 """Adams-Bashforth of order 2 on the damped system."""
 
-from sympformer.dynamics.multistep import Past, adams_bashforth
+from sympformer.dynamics.multistep import Slopes, adams_bashforth
 from sympformer.dynamics.scalar import Scalar, advance
 from sympformer.dynamics.state import Oracle, Scheme, State, StepSize, split
 
@@ -16,16 +16,21 @@ class AB2(Scheme):
     order = 2
     evaluations = 1
 
+    @property
+    def drifts_after_its_kick(self) -> bool:
+        """The position moves along earlier velocities."""
+        return False
+
     def step(
-        self, oracle: Oracle, state: State, h: StepSize, t: Scalar, memory: Past | None
-    ) -> tuple[State, Past]:
+        self, oracle: Oracle, state: State, h: StepSize, t: Scalar, memory: Slopes | None
+    ) -> tuple[State, Slopes]:
         """Advance over [t, t+h]."""
         h_x, h_p = split(h)
         x, p = state
         field = oracle(x)
         velocity = field.velocity(p)
         force = field.force(p) - self.damping.alpha(t) * p
-        now = Past(velocity, force, h_x, h_p)
+        now = Slopes(velocity, force, h_x, h_p)
         if memory is not None:
             velocity = adams_bashforth(velocity, memory.velocity, h_x, memory.h_x)
             force = adams_bashforth(force, memory.force, h_p, memory.h_p)

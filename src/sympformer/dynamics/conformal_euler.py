@@ -1,10 +1,16 @@
 """Conformally symplectic Euler."""
 
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sympformer.dynamics.first_order import Drift, FirstOrder
 from sympformer.dynamics.scalar import Scalar, advance
-from sympformer.dynamics.state import Oracle, Scheme, State, StepSize, split
+from sympformer.dynamics.state import Field
 
 
-class ConformalEuler(Scheme):
+@dataclass(frozen=True)
+class ConformalEuler(FirstOrder):
     """Kick, then damp, then drift: p' = σ (p + h_p G(x, p)), x' = x + h_x F(x, p').
 
     Each step is made over [t, t+h]. F(x, p') reuses the kernel at x (paper, equation 15). It is
@@ -12,15 +18,8 @@ class ConformalEuler(Scheme):
     p, and an explicit kick keeps the order but not the symplectic form.
     """
 
-    order = 1
-    evaluations = 1
+    drift: Drift = "after"
 
-    def step(
-        self, oracle: Oracle, state: State, h: StepSize, t: Scalar, memory: None
-    ) -> tuple[State, None]:
-        """Advance over [t, t+h]."""
-        h_x, h_p = split(h)
-        x, p = state
-        field = oracle(x)
-        p_next = self.damping.decay(t, h_p) * advance(p, h_p, field.force(p))
-        return State(advance(x, h_x, field.velocity(p_next)), p_next), memory
+    def kick(self, field: Field, p: Tensor, h: Scalar, t: Scalar) -> Tensor:
+        """σ (p + h G(x, p))."""
+        return self.damping.decay(t, h) * advance(p, h, field.force(p))

@@ -1,6 +1,6 @@
 """Adams-Bashforth of order 2 on the undamped variables."""
 
-from sympformer.dynamics.multistep import Past, adams_bashforth
+from sympformer.dynamics.multistep import Slopes, adams_bashforth
 from sympformer.dynamics.scalar import Scalar, advance
 from sympformer.dynamics.state import Oracle, Scheme, State, StepSize, split
 
@@ -21,16 +21,21 @@ class ETDAB2(Scheme):
     order = 2
     evaluations = 1
 
+    @property
+    def drifts_after_its_kick(self) -> bool:
+        """The position moves along earlier velocities."""
+        return False
+
     def step(
-        self, oracle: Oracle, state: State, h: StepSize, t: Scalar, memory: Past | None
-    ) -> tuple[State, Past]:
+        self, oracle: Oracle, state: State, h: StepSize, t: Scalar, memory: Slopes | None
+    ) -> tuple[State, Slopes]:
         """Advance over [t, t+h]."""
         h_x, h_p = split(h)
         x, p = state
         field = oracle(x)
         velocity, force = field.velocity(p), field.force(p)
         decay = self.damping.decay(t, h_p)
-        now = Past(velocity, decay * force, h_x, h_p)
+        now = Slopes(velocity, decay * force, h_x, h_p)
         if memory is None:
             p_next = advance(decay * p, self.damping.weight(t, h_p), force)
         else:

@@ -1,25 +1,18 @@
 """Damped Euler."""
 
+from torch import Tensor
+
+from sympformer.dynamics.first_order import FirstOrder
 from sympformer.dynamics.scalar import Scalar, advance
-from sympformer.dynamics.state import Oracle, Scheme, State, StepSize, split
+from sympformer.dynamics.state import Field
 
 
-class Euler(Scheme):
+class Euler(FirstOrder):
     """Damped ("presymplectic") Euler: x' = x + h_x F(x, p), p' = p + h_p (G(x, p) - α(t) p).
 
     Each step is made over [t, t+h]; the damping is explicit (docs/schemes.md).
     """
 
-    order = 1
-    evaluations = 1
-
-    def step(
-        self, oracle: Oracle, state: State, h: StepSize, t: Scalar, memory: None
-    ) -> tuple[State, None]:
-        """Advance over [t, t+h]."""
-        h_x, h_p = split(h)
-        x, p = state
-        field = oracle(x)
-        x_next = advance(x, h_x, field.velocity(p))
-        p_next = advance(p, h_p, field.force(p) - self.damping.alpha(t) * p)
-        return State(x_next, p_next), memory
+    def kick(self, field: Field, p: Tensor, h: Scalar, t: Scalar) -> Tensor:
+        """Of explicit damping, p + h (G(x, p) - α(t) p)."""
+        return advance(p, h, field.force(p) - self.damping.alpha(t) * p)

@@ -1,4 +1,4 @@
-"""The past of a two-step method."""
+"""The slopes that a two-step method remembers."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from sympformer.dynamics.scalar import Scalar
 
 
-class Past(NamedTuple):
+class Slopes(NamedTuple):
     """Slopes of x and p at the previous grid point, and the step sizes that led away from it."""
 
     velocity: Tensor

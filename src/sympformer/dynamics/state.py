@@ -53,7 +53,8 @@ class Scheme(ABC):
     `order` holds in both variables; `evaluations` of the kernel are made a step. What a step must
     remember for the next one travels in `memory`, so a scheme itself never changes. Where
     `copies_state`, the memory is a copy of the state and must be made anew, by `init`, when
-    anything but the scheme has moved the state.
+    anything but the scheme has moved the state. A step asks its damping for the same factors, in
+    the same order, whatever the state is.
     """
 
     damping: Damping
@@ -64,7 +65,12 @@ class Scheme(ABC):
     @classmethod
     def constants(cls) -> dict[str, float]:
         """Numbers of the scheme's own, by name, with their defaults: a model learns them."""
-        return {f.name: getattr(cls, f.name) for f in fields(cls) if f.name != "damping"}
+        return {f.name: getattr(cls, f.name) for f in fields(cls) if f.type == Scalar}
+
+    @property
+    def drifts_after_its_kick(self) -> bool:
+        """Whether the new position depends on the force of the same step."""
+        return True
 
     def init(self, state: State) -> Any:
         """Memory before the first step; nothing, unless a scheme says otherwise."""

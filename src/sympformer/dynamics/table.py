@@ -9,6 +9,7 @@ from sympformer.dynamics.plain_euler import PlainEuler
 from sympformer.dynamics.state import Scheme
 from sympformer.dynamics.strang import Strang
 from sympformer.dynamics.tao import Tao
+from sympformer.errors import enter
 
 SCHEMES: dict[str, type[Scheme]] = {
     "plain-euler": PlainEuler,
@@ -20,3 +21,12 @@ SCHEMES: dict[str, type[Scheme]] = {
     "strang": Strang,
     "tao": Tao,
 }
+
+
+def register_scheme(name: str, scheme: type[Scheme]) -> None:
+    """Add a discretisation of your own: `ModelConfig(scheme=name)` and `integrate` know it then.
+
+    Raises:
+        InputError: the name is taken.
+    """
+    enter(SCHEMES, name, scheme, "scheme")
