@@ -10,25 +10,26 @@ from torch import Tensor
 
 from sympformer.attention import forms, padding
 from sympformer.attention.naive import Causality, visible_count
+from sympformer.attention.past import NoPast, Past
 from sympformer.attention.prefix_sums import accumulate
-from sympformer.attention.softmax import Past
 
 
 class PrefixMeans:
     """Means over the visible tokens with the keys `k`, and the states that carry them on."""
 
-    def __init__(self, k: Tensor, scale: float, causality: Causality, past: Past):
+    def __init__(self, k: Tensor, scale: float, causality: Causality, past: Past | None):
+        past = NoPast() if past is None else past
         self.k, self.past = padding.erase(k, past.padding, past.length), past
         self.causality: Causality = causality
         n, dtype = k.shape[-2], torch.promote_types(k.dtype, torch.float32)
         count = visible_count(n, past.length + n, causality, k.new_empty(0, dtype=dtype))
         self.share = scale / padding.subtract(count, past.padding)
 
-    def carry(self, v: Tensor) -> Tensor | None:
+    def carry(self, name: str, v: Tensor) -> Tensor | None:
         """Add `Σ_j k_j v_jᵀ` of the new tokens to the sum that earlier ones left; return that."""
-        before = self.past.recall()
+        before = self.past.recall(name)
         if self.past.keeps:
-            self.past.keep(accumulate(before, self.k, v))
+            self.past.keep(name, accumulate(before, self.k, v))
         return before
 
     def mean(self, q: Tensor, k: Tensor, v: Tensor, state: Tensor | None) -> Tensor:
@@ -40,16 +41,21 @@ class LinearField(PrefixMeans):
     """Linear attention at given queries and keys: the kernel is `k_ij = scale · q_i·k_j`."""
 
     def __init__(
-        self, q: Tensor, k: Tensor, *, scale: float, causality: Causality = "prefix", past: Past
+        self,
+        q: Tensor,
+        k: Tensor,
+        *,
+        scale: float,
+        causality: Causality = "prefix",
+        past: Past | None = None,
     ):
         super().__init__(k, scale, causality, past)
         self.q = q
-        self._pi: Tensor | None = None
-        self._earlier: Tensor | None = None
+        self._states: list[tuple[Tensor, Tensor | None]] = []
 
     def attention(self, v: Tensor) -> Tensor:
         """`(1/n_i) Σ_j k_ij v_j`, plain linear attention."""
-        return self.mean(self.q, self.k, v, self.carry(v))
+        return self.mean(self.q, self.k, v, self.carry("values", v))
 
     def velocity(self, pi: Tensor) -> Tensor:
         """`q_iᵀS_i / n_i` with `S_i = scale · Σ_j k_j π_jᵀ`, maths.md (L); `pi` is `U y`."""
@@ -61,9 +67,12 @@ class LinearField(PrefixMeans):
         return self.mean(pi, pi, self.k, None if state is None else state.mT)
 
     def _state(self, pi: Tensor) -> Tensor | None:
-        if self._pi is not pi:  # velocity and force of one momentum read one state
-            self._pi, self._earlier = pi, self.carry(pi)
-        return self._earlier
+        for known, state in self._states:
+            if known is pi:  # velocity and force of one momentum read one state
+                return state
+        state = self.carry(f"momenta{len(self._states)}", pi)
+        self._states.append((pi, state))
+        return state
 
 
 class SteinMetric(PrefixMeans):
@@ -92,17 +101,18 @@ class SteinMetric(PrefixMeans):
         scale: float,
         ridge: float,
         causality: Causality = "prefix",
-        past: Past,
+        past: Past | None = None,
     ):
         super().__init__(k, scale, causality, past)
+        past = self.past
         self.ridge = ridge
         # k̇_ij = scale · rate_i · both_j: the state of `both` starts with that of k itself.
         k, ku = self.k, padding.erase(ku, past.padding, past.length)
         self.both, self.rate = torch.cat([k, ku], dim=-1), torch.cat([ku, k], dim=-1)
-        self.earlier = past.recall()
+        self.earlier = past.recall("metric")
         self.pi = self._momentum(u)
         if past.keeps:
-            past.keep(accumulate(self.earlier, self.both, self.pi))
+            past.keep("metric", accumulate(self.earlier, self.both, self.pi))
 
     def repulsion(self) -> Tensor:
         """`(scale/n_i) Σ_j (π_i·π_j) k_j`."""
@@ -111,7 +121,7 @@ class SteinMetric(PrefixMeans):
 
     def connection(self, g: Tensor) -> Tensor:
         """`C_i(u) = (1/n_i) Σ_j (k_ij g_j - k̇_ij π_j) + λ g_i`; `g` is the repulsion, projected."""
-        inertia = self.mean(self.k, self.k, g, self.carry(g)) + self.ridge * g
+        inertia = self.mean(self.k, self.k, g, self.carry("inertia", g)) + self.ridge * g
         return inertia - self.mean(self.rate, self.both, self.pi, self.earlier)
 
     def _momentum(self, u: Tensor) -> Tensor:

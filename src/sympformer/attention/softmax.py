@@ -2,39 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sympformer.attention import forms, naive, padding
 from sympformer.attention.naive import Causality
+from sympformer.attention.past import NoPast, Past
 from sympformer.attention.sweep import Follow, sweep
 
 Normalizer = Literal["prefix", "length"]
-
-
-class Past(Protocol):
-    """What an evaluation remembers of earlier tokens (see `sympformer.model.cache`)."""
-
-    length: int
-    """Number of earlier tokens."""
-    padding: Tensor | None
-    """Number of padding tokens on the left of each row, `(B,)`, or None."""
-    keeps: bool
-    """Whether what is left for later tokens will be used; in training it is not."""
-
-    def recall(self) -> Tensor | None:
-        """What earlier tokens left here, or None if there are none; `keep` must follow."""
-        ...
-
-    def keep(self, value: Tensor) -> None:
-        """Leave `value` for later tokens, in place of what was recalled."""
-        ...
-
-    def extend(self, new: Tensor) -> Tensor:
-        """Append `new` to what earlier tokens left along the token axis; return the whole."""
-        ...
 
 
 class SoftmaxField:
@@ -43,23 +21,24 @@ class SoftmaxField:
     Heads are a leading axis: every argument is `(B, H, n, d)` for the n newest tokens, and all
     values are per head. `normalizer="prefix"` divides `z_i` by the number of tokens that i sees,
     `"length"` by the number of tokens there are (as published; a longer context then changes
-    earlier tokens).
+    earlier tokens). Without values there is a velocity, and no attention and no force.
     """
 
     def __init__(
         self,
         q: Tensor,
         k: Tensor,
-        v: Tensor,
+        v: Tensor | None,
         *,
         scale: float,
         causality: Causality = "prefix",
         normalizer: Normalizer = "prefix",
-        past: Past,
+        past: Past | None = None,
     ):
-        self.new_k, self.new_v = k, v
+        past = NoPast() if past is None else past
+        self.new_k, self._new_v = k, v
         q, k = padding.hide(q, k, scale, past.padding, past.length)
-        self.q, self.k = q, past.extend(k)
+        self.q, self.k = q, past.extend("key", k)
         self.scale, self.past = scale, past
         self.causality: Causality = causality
         self.normalizer: Normalizer = normalizer
@@ -68,6 +47,13 @@ class SoftmaxField:
         self._log_z: Tensor | None = None
         self._weighted: tuple[Tensor, Tensor] | None = None
         self._row: tuple[Tensor, Tensor] | None = None
+        self._momenta: list[Tensor] = []
+
+    @property
+    def new_v(self) -> Tensor:
+        """`v_j` of the newest tokens."""
+        assert self._new_v is not None, "a field without values has neither attention nor force"
+        return self._new_v
 
     @property
     def attention(self) -> Tensor:
@@ -80,7 +66,7 @@ class SoftmaxField:
     def values(self) -> Tensor:
         """`v_j` of all tokens."""
         if self._values is None:
-            self._values = self.past.extend(self.new_v)
+            self._values = self.past.extend("value", self.new_v)
         return self._values
 
     def velocity(self, pi: Tensor) -> Tensor:
@@ -91,7 +77,7 @@ class SoftmaxField:
         """`z_i Σ_j a_ij (1 + (s_i + s_j)/2) v_j` with `s_i = |π_i/z_i|²`, maths.md (S')."""
         log_z = self._log_mobility(pi)
         s = _speed(pi, log_z)
-        all_s = self.past.extend(s)
+        all_s = self.past.extend(f"speed{self._count(pi)}", s)
         if self._weighted is not None and self._weighted[0] is pi:
             weighted = self._weighted[1]
         else:
@@ -110,7 +96,9 @@ class SoftmaxField:
         exact = torch.promote_types(self.q.dtype, torch.float32)
         count = naive.visible_count(n, n_key, counted, self.q.new_empty(0, dtype=exact))
         log_count = padding.subtract(count, self.past.padding).log()
-        if self.sweeps:
+        if self._new_v is None:
+            _, log_sum = self._attend(self.k[..., :1])
+        elif self.sweeps:
 
             def follow(_: Tensor, log_sum: Tensor, pi: Tensor, v: Tensor, log_count: Tensor):
                 return (_speed(pi, _bounded(log_sum - log_count)) * v,)
@@ -151,7 +139,7 @@ class SoftmaxField:
 
     def remember(self, ku: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Leave for later tokens what a connection needs of these; return that of all tokens."""
-        return self.past.extend(ku), self.past.extend(s)
+        return self.past.extend("turning", ku), self.past.extend("speed", s)
 
     def contract(self, means: Sequence[Tensor], qu: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """What `connection` returns, of the averages of the three `connection_values`."""
@@ -176,6 +164,13 @@ class SoftmaxField:
             follow, self.q, self.k, self.values, rows, parameters, scale=self.scale
         )
         return others
+
+    def _count(self, pi: Tensor) -> int:
+        """Which of the momenta that forces were asked for this one is: each has its own speeds."""
+        seen = [p is pi for p in self._momenta]
+        if not any(seen):
+            self._momenta.append(pi)
+        return seen.index(True) if any(seen) else len(seen)
 
     def _average(self, values: Tensor, s: Tensor | None = None) -> Tensor:
         """`Σ_j a_ij values_j`, or `Σ_j a_ij s_j values_j`."""

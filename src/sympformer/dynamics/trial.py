@@ -5,7 +5,7 @@ once: `factors` runs the scheme with vectors for times and step sizes, and `Know
 the factors of one step in the order in which it asks for them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ class Calls:
         self._p: Tensor | None = None
 
     @classmethod
-    def of(cls, scheme: type[Scheme]) -> "Calls":
+    def of(cls, scheme: Callable[..., Scheme]) -> "Calls":
         """What one step of a scheme asks."""
         calls, state = cls(), _nothing()
         made = scheme(UNDAMPED)
@@ -120,7 +120,7 @@ class Known(Damping):
 
 
 def factors(
-    scheme: type[Scheme], damping: Damping, t: Scalar, h: StepSize
+    scheme: Callable[..., Scheme], damping: Damping, t: Scalar, h: StepSize
 ) -> tuple[Factors, Factors]:
     """What the damping answers in a first step, whose memory is fresh, and in a later one.
 
@@ -133,7 +133,7 @@ def factors(
     state, made = _nothing(), scheme(asked := _Asked(damping))
     _, memory = made.step(Calls(), state, h, t, made.init(state))
     first = _answers(asked)
-    if memory is None or scheme.copies_state:
+    if memory is None or made.copies_state:
         return first, first
     made = scheme(asked := _Asked(damping))
     made.step(Calls(), state, h, t, memory)

@@ -1,19 +1,33 @@
 """Language models: configs and presets, the blocks, cached decoding."""
 
+from sympformer.model.attentions import ATTENTIONS, register_attention
+from sympformer.model.block import Block
 from sympformer.model.build import build
-from sympformer.model.cache import Cache
+from sympformer.model.cache import Cache, Recorder
 from sympformer.model.config import ModelConfig
 from sympformer.model.generation import pad_left
 from sympformer.model.language import LanguageModel, Output
-from sympformer.model.presets import PRESETS, presets
+from sympformer.model.oracle import AttentionOracle, Cost, OracleField
+from sympformer.model.presets import PRESETS, Preset, presets, register_preset
+from sympformer.model.stream import Stream
 
 __all__ = [
+    "ATTENTIONS",
     "PRESETS",
+    "AttentionOracle",
+    "Block",
     "Cache",
+    "Cost",
     "LanguageModel",
     "ModelConfig",
+    "OracleField",
     "Output",
+    "Preset",
+    "Recorder",
+    "Stream",
     "build",
     "pad_left",
     "presets",
+    "register_attention",
+    "register_preset",
 ]

@@ -1,7 +1,8 @@
 """What a model remembers of earlier tokens: the state of cached decoding."""
 
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self, cast
 
 import torch
 from torch import Tensor
@@ -41,72 +42,158 @@ class Buffer:
         self.filled += new.shape[-2]
 
 
+Entry = Tensor | Buffer
+"""What one part of a model left: a state of constant size, or what grows with the text."""
+
+
 @dataclass(frozen=True)
 class Cache:
-    """What the layers left, in the order in which they asked; without entries, a fresh start.
+    """What the parts of a model left, by name; without entries, a fresh start.
 
     A cache never changes: the model returns a new one, and an old one stays valid, so that one
     prefix can be continued in several ways. What grows with the text lies in buffers, to which a
     continuation only adds; a second continuation of the same prefix copies them first.
     """
 
-    entries: tuple[Tensor | Buffer, ...] = ()
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    """By name, as `blocks.0.key`."""
     length: int = 0
     """Number of tokens so far, padding included."""
     padding: Tensor | None = None
     """Number of padding tokens on the left of each row, `(B,)` int64; None without padding."""
     capacity: int = 0
     """Tokens for which to make room at once; more is made when needed."""
+    owner: object = None
+    """Whose it is: no other model takes it. None for a fresh start."""
+
+    def select(self, rows: Tensor | Sequence[int]) -> Self:
+        """The cache of these rows of the batch, in this order; a row may come more than once.
+
+        Raises:
+            InputError: there is no such row.
+        """
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        known = [_batch(entry) for entry in self.entries.values()]
+        if known and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < known[0]:
+            raise InputError(f"rows must be from 0 to {known[0] - 1}, not {index.tolist()}")
+
+        def rows_of(t: Tensor) -> Tensor:
+            return t.index_select(0, index.to(t.device))
+
+        def chosen(entry: Entry) -> Entry:
+            if isinstance(entry, Buffer):
+                return Buffer(rows_of(entry.tokens(self.length)), self.length)
+            return rows_of(entry)
+
+        entries = {name: chosen(entry) for name, entry in self.entries.items()}
+        padding = None if self.padding is None else rows_of(self.padding)
+        return replace(self, entries=entries, padding=padding)
+
+    def crop(self, length: int) -> Self:
+        """The cache after the first `length` tokens only; buffers are shared, nothing is copied.
+
+        Raises:
+            InputError: there are not so many tokens, or a state of constant size has summed them
+                up, as in linear attention: it cannot be taken back.
+        """
+        if not 0 <= length <= self.length:
+            raise InputError(f"a cache of {self.length} tokens cannot be cropped to {length}")
+        sums = [name for name, entry in self.entries.items() if not isinstance(entry, Buffer)]
+        if length < self.length and sums:
+            raise InputError(
+                f"{sums[0]} has summed up all {self.length} tokens and cannot be cropped: keep the "
+                "cache of the shorter text, which stays valid"
+            )
+        return replace(self, length=length) if length else Cache(padding=self.padding)
+
+
+def _batch(entry: Entry) -> int:
+    return len(entry.data if isinstance(entry, Buffer) else entry)
 
 
 class Recorder:
-    """Extends a cache during one forward pass.
-
-    Layers ask in the same order in every pass, so the order alone tells which entry is meant.
+    """Extends a cache during one forward pass; it is the past of a model's parts.
 
     Args:
         cache: what an earlier pass left.
         limit: tokens beyond which there is never a need for room; 0 if unknown.
-        keeps: whether to keep anything at all; training need not.
+        keeps: whether to leave anything for later tokens; scoring a continuation need not.
+        owner: whose cache it will be.
+
+    Raises:
+        InputError: the cache is another model's.
     """
 
-    def __init__(self, cache: Cache | None, *, limit: int = 0, keeps: bool = True):
+    def __init__(
+        self,
+        cache: Cache | None = None,
+        *,
+        limit: int = 0,
+        keeps: bool = True,
+        owner: object = None,
+    ):
         cache = cache or Cache()
+        if cache.length and cache.owner is not owner:
+            raise InputError(
+                "this cache is of another model: continue with the one that made it, or start anew"
+            )
         self.length, self.padding, self.keeps = cache.length, cache.padding, keeps
-        self._capacity, self._limit = cache.capacity, limit
-        self._old = list(cache.entries)
-        self._entries: list[Tensor | Buffer] = []
+        self.capacity, self.limit, self.owner = cache.capacity, limit, owner
+        self.old, self.new = cache.entries, dict[str, Entry]()
 
-    def recall(self) -> Tensor | None:
-        """What earlier tokens left here, or None if there are none; `keep` must follow."""
-        return cast(Tensor | None, self._next())
+    def part(self, name: str) -> "Part":
+        """The past of one part of the model."""
+        return Part(self, name)
 
-    def keep(self, value: Tensor) -> None:
-        """Leave `value` for later tokens, in place of what was recalled."""
-        if self.keeps:
-            self._entries.append(value)
+    def cache(self, n_new: int) -> Cache:
+        """The cache after this pass over `n_new` tokens."""
+        length = self.length + n_new
+        return Cache(dict(self.new), length, self.padding, self.capacity, self.owner)
 
-    def extend(self, new: Tensor) -> Tensor:
+
+class Part:
+    """The past as one part of a model sees it: `sympformer.attention.past.Past`."""
+
+    def __init__(self, recorder: Recorder, name: str):
+        self.recorder, self.name = recorder, name
+        self.length, self.padding, self.keeps = recorder.length, recorder.padding, recorder.keeps
+
+    def part(self, name: str) -> "Part":
+        """A part of this part."""
+        return Part(self.recorder, f"{self.name}.{name}")
+
+    def recall(self, name: str) -> Tensor | None:
+        """What earlier tokens left under this name, or None if there are none."""
+        return cast(Tensor | None, self._old(name))
+
+    def keep(self, name: str, value: Tensor) -> None:
+        """Leave `value` for later tokens, in place of what was there."""
+        self._leave(name, value)
+
+    def extend(self, name: str, new: Tensor) -> Tensor:
         """Append `new` `(..., n, d)` to what earlier tokens left; return the whole."""
-        old = cast(Buffer | None, self._next())
-        if old is None and not self._capacity:
+        old = cast(Buffer | None, self._old(name))
+        if old is None and not self.recorder.capacity:
             buffer = Buffer(new, new.shape[-2])
         elif old is not None and self.keeps and old.takes(new, self.length):
             old.append(new)
             buffer = old
         else:
             buffer = self._grown(old and old.tokens(self.length), new)
-        if self.keeps:
-            self._entries.append(buffer)
+        self._leave(name, buffer)
         return buffer.tokens(self.length + new.shape[-2])
 
-    def cache(self, n_new: int) -> Cache:
-        """The cache after this pass over `n_new` tokens."""
-        return Cache(tuple(self._entries), self.length + n_new, self.padding, self._capacity)
+    def _old(self, name: str) -> Entry | None:
+        if self.length and f"{self.name}.{name}" not in self.recorder.old:
+            raise InputError(f"this cache has no {self.name}.{name}: it is of another model")
+        return self.recorder.old.get(f"{self.name}.{name}")
 
-    def _next(self) -> Tensor | Buffer | None:
-        # Without a counter: a compiled block would be one graph for each of its values.
-        return self._old.pop(0) if self._old else None
+    def _leave(self, name: str, entry: Entry) -> None:
+        if not self.keeps:
+            return
+        name = f"{self.name}.{name}"
+        assert name not in self.recorder.new, f"{name} was left twice"
+        self.recorder.new[name] = entry
 
     def _grown(self, old: Tensor | None, new: Tensor) -> Buffer:
         """A new buffer with both, and with room for as many more."""
@@ -119,7 +206,8 @@ class Recorder:
         if torch.is_grad_enabled() or not self.keeps:
             return Buffer(new if old is None else torch.cat([old, new], dim=-2), length)
         room = 2 * length if old is not None else length
-        room = max(length, self._capacity, min(room, self._limit or room))
+        limit = self.recorder.limit or room
+        room = max(length, self.recorder.capacity, min(room, limit))
         dtype = new.dtype if old is None else torch.promote_types(old.dtype, new.dtype)
         with torch.inference_mode(False):  # to be written in any mode
             data = new.new_empty(*new.shape[:-2], room, new.shape[-1], dtype=dtype)

@@ -1,18 +1,29 @@
 """`ModelConfig`: an architecture as data."""
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, Literal, Self, get_type_hints
 
-from sympformer.dynamics import SCHEMES
+import torch
+
+from sympformer.attention.naive import Causality
+from sympformer.dynamics import SCHEMES, UNDAMPED, Scheme
+from sympformer.dynamics.first_order import Drift, FirstOrder
 from sympformer.errors import InputError, lookup
+from sympformer.model.attentions import ATTENTIONS, attention_oracle
+from sympformer.model.oracle import Reads, options_of
 from sympformer.model.presets import PRESETS
+from sympformer.typed import check
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class ModelConfig:
-    """Size and composition of a language model; presets name the useful compositions."""
+    """Size and composition of a language model; presets name the useful compositions.
+
+    Its arguments are its fields and, beside them, the options of its attention, by name:
+    `ModelConfig(attention="linear", ridge=0.2)`. They can be read alike: `config.ridge`.
+    """
 
     vocab_size: int = 50304
     """Number of token ids."""
@@ -24,8 +35,10 @@ class ModelConfig:
     """Attention heads."""
     n_embd: int = 64
     """Model dimension; a multiple of n_head."""
-    attention: Literal["softmax", "linear"] = "softmax"
-    """The kernel of attention: exp(q·k) (S), or q·k (L), whose past is one matrix a head."""
+    attention: str = "softmax"
+    """The kind of attention: "softmax", exp(q·k) (S); "linear", q·k (L), whose past is one matrix a
+    head; either "tied-", one head with A symmetric, B positive definite and V = B A; or one that
+    was registered."""
     dynamics: Literal["none", "yurii", "polyak", "tmm", "symp"] = "none"
     """How a state moves: residual (GPT), Nesterov (YuriiFormer), Polyak, triple momentum, or
     SympFormer."""
@@ -33,20 +46,14 @@ class ModelConfig:
     """SympFormer in momentum form (S') or in velocity form (U)."""
     scheme: str = "exp-euler"
     """Time discretisation of the momentum form, one of `sympformer.dynamics.schemes()`."""
+    drift: Drift = "after"
+    """First-order schemes move x with the momentum after the kick, or before it (as published)."""
     initial_step: float = 0.3
     """Step sizes that the momentum form starts with; each layer learns its own."""
     connection: Literal["none", "incoming", "proposal"] = "none"
     """Where the velocity form evaluates the geodesic term: nowhere, on u, or on the proposal."""
-    ridge: float = 0.1
-    """Share λ of the identity in the metric of linear attention, which bounds its connection."""
-    geometry: Literal["free", "tied"] = "free"
-    """Free projections, or one head with A symmetric, B positive definite and V = B A."""
-    heads: Literal["independent", "averaged"] = "independent"
-    """One kernel a head, or the scores averaged over heads (as published)."""
-    causality: Literal["prefix", "joint"] = "prefix"
+    causality: Causality = "prefix"
     """Sums over j ≤ i, or over all tokens: then the model is no decoder and is marked leaking."""
-    normalizer: Literal["prefix", "length"] = "prefix"
-    """z averages over the visible tokens, or over the sequence length (as published)."""
     mlp_velocity: Literal["attention", "momentum", "own"] = "attention"
     """The velocity of SympFormer's MLP substep: attention-induced, shared momentum, or its own."""
     lookahead: bool = True
@@ -72,24 +79,42 @@ class ModelConfig:
     """Width inside the MLPs; 0 is 4 n_embd."""
     match_parameters: str = ""
     """Preset whose number of parameters, at this size, the width of the MLPs is chosen for."""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """The options of the attention, all of them."""
 
-    def __post_init__(self):
-        for field, kind in get_type_hints(type(self)).items():
-            value, default = getattr(self, field), type(self).__dataclass_fields__[field].default
-            if get_origin(kind) is Literal:
-                lookup(dict.fromkeys(get_args(kind)), value, field)
+    def __init__(self, **given: Any):
+        given = {**given.pop("options", {}), **given}
+        own = {f.name: f for f in fields(self) if f.name != "options"}
+        kind = given.get("attention", own["attention"].default)
+        options = options_of(lookup(ATTENTIONS, kind, "attention"))
+        for name in given.keys() - own.keys() - options.keys():
+            _refuse_unknown(name, kind, {**own, **options})
+        for name, f in own.items():
+            object.__setattr__(self, name, given.get(name, f.default))
+        chosen = {name: given.get(name, option.default) for name, option in options.items()}
+        object.__setattr__(self, "options", chosen)
+        for name, option in options.items():
+            check(name, chosen[name], option.kind)
+        self._check()
+
+    def __getattr__(self, name: str) -> Any:
+        options = self.__dict__.get("options", {})
+        if name in options:
+            return options[name]
+        raise AttributeError(f"a config of attention {self.__dict__.get('attention')!r} has no {name!r}")
+
+    def _check(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+            check(name, value, kind)
             least = 0 if default == 0 else 1
-            if kind is int and (type(value) is not int or value < least):
+            if kind is int and value < least:
                 raise InputError(
-                    f"{field} must be a whole number of at least {least}, not {value!r}"
+                    f"{name} must be a whole number of at least {least}, not {value!r}"
                 )
-            if kind is float and (type(value) not in (int, float) or not value > 0):
-                raise InputError(f"{field} must be a number greater than 0, not {value!r}")
-            if kind is bool and not isinstance(value, bool):
-                raise InputError(f"{field} must be true or false, not {value!r}")
+            if kind is float and not value > 0:
+                raise InputError(f"{name} must be a number greater than 0, not {value!r}")
         lookup(SCHEMES, self.scheme, "scheme")
-        if self.n_embd % self.n_head:
-            raise InputError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
         if self.unique_layers and (
             self.n_layer % self.unique_layers or self.n_layer == self.unique_layers
         ):
@@ -100,40 +125,37 @@ class ModelConfig:
         if self.match_parameters:
             lookup(PRESETS, self.match_parameters, "preset to match")
         self._refuse_options_without_effect()
+        with torch.device("meta"):  # what the oracle refuses, without taking memory
+            sizes = self.n_embd, self.n_head
+            attention_oracle(self.attention, *sizes, self.reads(), self.causality, self.options)
 
     def _refuse_options_without_effect(self):
         moving = self.dynamics != "none"
         symp = self.dynamics == "symp"
-        softmax = self.attention == "softmax"
         momentum = self.in_momentum_form
         velocity = symp and not momentum
-        connected = velocity and self.connection != "none"
+        first_order = momentum and issubclass(SCHEMES[self.scheme], FirstOrder)
+        in_momentum_form = "dynamics 'symp' and form 'momentum'"
         needs = {
             "initial_momentum": (moving, "dynamics other than 'none'"),
             "lookahead": (symp, "dynamics 'symp' (without look-ahead, 'yurii' is 'polyak')"),
             "form": (symp, "dynamics 'symp'"),
             "mlp_velocity": (symp, "dynamics 'symp'"),
             "splitting": (not symp, "another dynamics than 'symp'"),
-            "scheme": (momentum, "dynamics 'symp' and form 'momentum'"),
-            "initial_step": (momentum, "dynamics 'symp' and form 'momentum'"),
-            "damping": (momentum, "dynamics 'symp' and form 'momentum'"),
-            "normalizer": (
-                momentum and softmax,
-                "attention 'softmax', dynamics 'symp' and form 'momentum'",
-            ),
+            "scheme": (momentum, in_momentum_form),
+            "drift": (first_order, f"{in_momentum_form} and a scheme of first order"),
+            "initial_step": (momentum, in_momentum_form),
+            "damping": (momentum, in_momentum_form),
             "connection": (velocity, "dynamics 'symp' and form 'velocity'"),
-            "ridge": (connected and not softmax, "attention 'linear' and a connection"),
-            "geometry": (self.n_head == 1, "n_head = 1"),
-            "heads": (self.geometry == "free", "geometry 'free'"),
             "loop_scalars": (self.unique_layers > 0, "unique_layers"),
             "token_shift": (not self.tie_embeddings, "tie_embeddings = false"),
             "mlp_width": (not self.match_parameters, "match_parameters = '' (it sets the width)"),
         }
-        for field, (has_effect, where) in needs.items():
-            default = type(self).__dataclass_fields__[field].default
-            if getattr(self, field) != default and not has_effect:
+        for name, (has_effect, where) in needs.items():
+            default = type(self).__dataclass_fields__[name].default
+            if getattr(self, name) != default and not has_effect:
                 raise InputError(
-                    f"{field} = {getattr(self, field)!r} needs {where}, and would have no effect "
+                    f"{name} = {getattr(self, name)!r} needs {where}, and would have no effect "
                     f"with attention = {self.attention!r}, dynamics = {self.dynamics!r}, form = "
                     f"{self.form!r}: remove it or change them"
                 )
@@ -155,14 +177,16 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
         """The config with these fields, as `to_dict` gives them."""
-        known = cls.__dataclass_fields__
-        for field in fields:
-            lookup(known, field, "model option")
         return cls(**fields)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, as plain data."""
-        return dataclasses.asdict(self)
+        """All fields and options, as plain data."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "options"}
+        return {**own, **self.options}
+
+    def of_block(self) -> dict[str, Any]:
+        """What a layer is made of: the fields that `Block` takes by name."""
+        return {name: value for name, value in self.to_dict().items() if name not in _AROUND}
 
     @property
     def leaking(self) -> bool:
@@ -173,3 +197,56 @@ class ModelConfig:
     def in_momentum_form(self) -> bool:
         """Whether a time discretisation steps positions and momenta (S', L)."""
         return self.dynamics == "symp" and self.form == "momentum"
+
+    @property
+    def looks(self) -> bool:
+        """Whether oracles are asked at a point moved along the velocity."""
+        return self.lookahead and self.dynamics not in ("none", "polyak")
+
+    @property
+    def make_scheme(self) -> Callable[..., Scheme]:
+        """The time discretisation of the momentum form, given its damping."""
+        scheme = SCHEMES[self.scheme]
+        return partial(scheme, drift=self.drift) if issubclass(scheme, FirstOrder) else scheme
+
+    @property
+    def ends_at_rest(self) -> bool:
+        """Whether nothing reads the momentum behind the last layer, as in momentum form."""
+        return self.in_momentum_form and not self.unique_layers and self.mlp_velocity != "momentum"
+
+    @property
+    def drifts_last(self) -> bool:
+        """Whether nothing depends on the last layer's kick either: x drifts before it."""
+        return self.ends_at_rest and not self.make_scheme(UNDAMPED).drifts_after_its_kick
+
+    def reads(self, last: bool = False) -> Reads:
+        """What a layer, or the last one, reads its oracle for."""
+        if self.in_momentum_form:
+            return "drift" if last and self.drifts_last else "momentum"
+        return "connection" if self.connection != "none" else "attention"
+
+
+_AROUND = {
+    "vocab_size",
+    "block_size",
+    "n_layer",
+    "n_head",
+    "n_embd",
+    "initial_momentum",
+    "tie_embeddings",
+    "token_shift",
+    "unique_layers",
+    "loop_scalars",
+    "match_parameters",
+}
+"""Fields that are not of a layer."""
+
+
+def _refuse_unknown(name: str, attention: str, known: Mapping[str, Any]) -> None:
+    others = [other for other, kind in ATTENTIONS.items() if name in options_of(kind)]
+    if others:
+        raise InputError(
+            f"{name} is an option of attention {' and '.join(map(repr, others))}, not of "
+            f"{attention!r}: remove it or change the attention"
+        )
+    lookup(known, name, "model option")

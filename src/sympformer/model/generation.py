@@ -95,7 +95,7 @@ class Decoder(nn.Module):
                 f"{tokens.shape[1]} prompt tokens and {max_new_tokens} new ones do not fit the "
                 f"block size of {self.config.block_size}: ask for fewer"
             )
-        padding = None if attention_mask is None else _padding(attention_mask, tokens)
+        padding = None if attention_mask is None else left_padding(attention_mask, tokens)
         random = torch.Generator(tokens.device)
         if seed is not None:
             random.manual_seed(seed)
@@ -176,7 +176,7 @@ def pad_left(prompts: Sequence[Sequence[int]], fill: int = 0) -> tuple[Tensor, T
     return tokens, mask
 
 
-def _padding(mask: Tensor, tokens: Tensor) -> Tensor | None:
+def left_padding(mask: Tensor, tokens: Tensor) -> Tensor | None:
     """The number of padding tokens of each row, `(B,)`, or None if there are none."""
     if mask.shape != tokens.shape:
         raise InputError(

@@ -1,12 +1,15 @@
 """From token ids to the stream: tables, and what tokens start with."""
 
+from typing import Literal
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sympformer.attention.padding import erase
-from sympformer.attention.softmax import Past
-from sympformer.model.config import ModelConfig
-from sympformer.model.layers import LayerNorm, Stream, Table
+from sympformer.attention.past import Past
+from sympformer.model.layers import LayerNorm, Table
+from sympformer.model.stream import Stream
 
 
 class Inputs(nn.Module):
@@ -16,17 +19,26 @@ class Inputs(nn.Module):
     usual table, which the head shares, stays small.
     """
 
-    def __init__(self, config: ModelConfig):
+    def __init__(
+        self,
+        vocab_size: int,
+        block_size: int,
+        d: int,
+        *,
+        tied: bool = True,
+        momentum: Literal["zero", "embedding", "difference"] = "zero",
+        shift: bool = False,
+        injection: bool = False,
+    ):
         super().__init__()
-        sizes = config.vocab_size, config.block_size, config.n_embd
+        sizes = vocab_size, block_size, d
         self.usual = Table(*sizes)
-        self.own = None if config.tie_embeddings else Table(*sizes)
-        self.norm = None if config.tie_embeddings else LayerNorm(config.n_embd)
-        self.momentum = Table(*sizes) if config.initial_momentum == "embedding" else None
-        differs = config.initial_momentum == "difference"
-        self.difference = Difference(config.n_embd) if differs else None
-        self.shift = nn.Parameter(torch.zeros(config.n_embd)) if config.token_shift else None
-        self.injected = Table(*sizes) if config.injection else None
+        self.own = None if tied else Table(*sizes)
+        self.norm = None if tied else LayerNorm(d)
+        self.momentum = Table(*sizes) if momentum == "embedding" else None
+        self.difference = Difference(d) if momentum == "difference" else None
+        self.shift = Shift(d) if shift else None
+        self.injected = Table(*sizes) if injection else None
 
     def forward(self, tokens: Tensor, past: Past) -> Stream:
         """Ids `(B, T)` that follow the past's, to the stream at time 1.
@@ -41,33 +53,53 @@ class Inputs(nn.Module):
         else:
             e = self.norm(self.own(tokens, positions))
             x = e + self.usual.positions(positions)
-        p = zero = torch.zeros_like(x)
-        if self.momentum is not None:
-            p = self.momentum(tokens, positions)
-        if self.difference is not None:
-            p = self.difference(e, previous(e, past))
-        if self.shift is not None:
-            x = x + self.shift * previous(e, past)
+        p = None if self.momentum is None else self.momentum(tokens, positions)
+        if self.difference is not None or self.shift is not None:
+            before = previous(e, past)
+            p = p if self.difference is None else self.difference(e, before)
+            x = x if self.shift is None else self.shift(x, before)
         injected = None if self.injected is None else self.injected(tokens, positions)
-        return Stream(x=x, p=p, v=zero, t=x.new_ones(()), injected=injected)
+        return Stream.start(x, p, injected)
 
 
 class Difference(nn.Module):
     """`p_0(i) = a ∘ e_i - b ∘ e_{i-1}`: tokens start with the velocity of the text itself."""
 
-    def __init__(self, n_embd: int):
+    def __init__(self, d: int):
         super().__init__()
-        self.a, self.b = nn.Parameter(torch.ones(n_embd)), nn.Parameter(torch.ones(n_embd))
+        self.a, self.b = nn.Parameter(torch.empty(d)), nn.Parameter(torch.empty(d))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start with the difference itself."""
+        nn.init.ones_(self.a)
+        nn.init.ones_(self.b)
 
     def forward(self, e: Tensor, before: Tensor) -> Tensor:
         """Inputs and their predecessors `(B, T, d)` to momenta."""
         return self.a * e - self.b * before
 
 
+class Shift(nn.Module):
+    """`x_i + a ∘ e_{i-1}`: the input of the token before, added by learned weights from 0."""
+
+    def __init__(self, d: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(d))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start without it."""
+        nn.init.zeros_(self.weight)
+
+    def forward(self, x: Tensor, before: Tensor) -> Tensor:
+        """Positions, and the inputs of their predecessors, `(B, T, d)`."""
+        return x + self.weight * before
+
+
 def previous(e: Tensor, past: Past) -> Tensor:
     """The input of the token before each, `(B, T, d)`; zero before the first."""
-    last, e = past.recall(), erase(e, past.padding, past.length)
-    if last is None:
-        last = torch.zeros_like(e[:, :1])
-    past.keep(e[:, -1:].clone())
-    return torch.cat([last, e[:, :-1]], dim=1)
+    whole = past.extend("input", erase(e, past.padding, past.length))
+    if past.length == 0:
+        return F.pad(whole[..., :-1, :], (0, 0, 1, 0))
+    return whole[..., past.length - 1 : -1, :]

@@ -1,20 +1,22 @@
 """The language model: tables, a stack of blocks, a head."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
+from sympformer.attention.past import NoPast
 from sympformer.errors import InputError
+from sympformer.model.block import Block, loop
 from sympformer.model.cache import Cache, Recorder
+from sympformer.model.clock import Tempo, timetable
 from sympformer.model.config import ModelConfig
-from sympformer.model.generation import Decoder
-from sympformer.model.heads import Heads
+from sympformer.model.generation import Decoder, left_padding
 from sympformer.model.inputs import Inputs
 from sympformer.model.layers import LayerNorm
-from sympformer.model.loss import chunked_cross_entropy, product_dtype
-from sympformer.model.substeps import Block, loop
+from sympformer.model.loss import IGNORED, chunked_cross_entropy, product_dtype
 from sympformer.products import linear
 
 
@@ -24,13 +26,13 @@ class Output:
 
     `hidden` is the normalised position of every token, `(B, T, d)`, and `head` the table that turns
     it into logits, `(V, d)`: read logits before the table is trained further. `loss` is the mean in
-    nats per counted target, or None; `cache` is for a continuation, or None.
+    nats per counted target, or None.
     """
 
     hidden: Tensor
     head: Tensor
     loss: Tensor | None
-    cache: Cache | None
+    _cache: Cache | Callable[[], Cache | None] | None = field(default=None, repr=False)
     _logits: Tensor | None = field(default=None, init=False, repr=False)
 
     @property
@@ -45,65 +47,116 @@ class Output:
         """Of the token after the last, `(B, V)`: all that decoding needs."""
         return self._predict(self.hidden[:, -1])
 
+    @property
+    def cache(self) -> Cache | None:
+        """For a continuation, or None; a pass of training keeps none, and is repeated for it."""
+        if callable(self._cache):
+            self._cache = self._cache()
+        return self._cache
+
     def _predict(self, hidden: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.hidden.requires_grad or self.head.requires_grad):
             return linear(hidden, self.head.to(hidden.dtype))
 
 
 class LanguageModel(Decoder):
-    """A decoder of any composition; see `ModelConfig`."""
+    """A decoder of any composition; see `ModelConfig`.
+
+    Its parts initialise themselves. Built on the device "meta", it takes no memory;
+    `model.to_empty(device=...)` and `model.reset_parameters()` then make the same model of it.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.inputs = Inputs(config)
-        unique = config.unique_layers or config.n_layer
-        blocks = [Block(config) for _ in range(unique)]
+        d, unique = config.n_embd, config.unique_layers or config.n_layer
+        self.inputs = Inputs(
+            config.vocab_size,
+            config.block_size,
+            d,
+            tied=config.tie_embeddings,
+            momentum=config.initial_momentum,
+            shift=config.token_shift,
+            injection=config.injection,
+        )
+        parts, end = config.of_block(), None if config.unique_layers else unique - 1
+        blocks = [Block(d, config.n_head, last=i == end, **parts) for i in range(unique)]
         own = config.loop_scalars == "own"
-        self.blocks = nn.ModuleList(loop(blocks, config) if own else blocks)
-        self.norm = LayerNorm(config.n_embd)
-        self.initialise()
+        self.blocks = nn.ModuleList(loop(blocks, config.n_layer) if own else blocks)
+        self.norm = LayerNorm(d)
+        self._owner = object()
 
-    def initialise(self) -> None:
-        """Draw every matrix from N(0, 0.02), as published; gains and scalars have their own."""
+    def reset_parameters(self) -> None:
+        """Draw every weight anew, in the order in which the parts were built."""
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=0.02)
-        for module in self.modules():
-            if isinstance(module, Heads):
-                module.initialise()
+            reset = getattr(module, "reset_parameters", None)
+            if module is not self and callable(reset):
+                reset()
 
     def forward(
-        self, tokens: Tensor, targets: Tensor | None = None, cache: Cache | None = None
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        cache: Cache | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+        use_cache: bool | None = None,
     ) -> Output:
         """Predict the next token at every position.
 
         Args:
             tokens: ids `(B, T)`, int64.
-            targets: ids `(B, T)` to be predicted; -100 does not count.
+            targets: ids `(B, T)` to be predicted; -100 does not count, nor does padding.
             cache: what an earlier call returned; `tokens` then continue that call's.
+            attention_mask: what is a token and what padding on the left, `(B, T)`, bool or 0 and 1;
+                with a cache, of the new tokens or of all.
+            use_cache: whether to keep a cache. If not given, one is kept where there are no
+                targets, but in training (`model.train()`, gradients on) only once it is read.
 
         Returns:
-            What the logits are made from, the loss where there are targets, else the cache for a
+            What the logits are made from, the loss where there are targets, the cache for a
             continuation.
 
         Raises:
-            InputError: an id beyond the vocabulary, or more tokens than `block_size`.
+            InputError: an id beyond the vocabulary, more tokens than `block_size`, padding that is
+                not on the left, or a cache of another model.
         """
-        limit = self.config.block_size
-        recorder = Recorder(cache, limit=limit, keeps=targets is None)
-        self._check(tokens, recorder.length)
-        stream = self.inputs(tokens, recorder)
-        for layer in range(self.config.n_layer):
-            stream = self.blocks[layer % len(self.blocks)](stream, recorder)
+        cache = _padded(cache, attention_mask, tokens)
+        start = 0 if cache is None else cache.length
+        self._check(tokens, start)
+        trains = self.training and torch.is_grad_enabled() and not start
+        keeps = targets is None and not trains if use_cache is None else use_cache
+        if start or keeps:
+            limit = self.config.block_size
+            past = Recorder(cache, limit=limit, keeps=keeps, owner=self._owner)
+        else:
+            past = NoPast(None if cache is None else cache.padding)
+        stream = self.inputs(tokens, past.part("inputs"))
+        for layer, tempo in enumerate(self._tempos(stream.t)):
+            block = self.blocks[layer % len(self.blocks)]
+            stream = block(stream, past=past.part(f"blocks.{layer}"), tempo=tempo)
         hidden, head = self.norm(stream.x), self.inputs.usual.tokens.weight
         hidden = hidden.to(product_dtype(hidden))
         if not torch.is_grad_enabled():
             head = head.detach()  # logits that are read later shall not ask for gradients either
-        if targets is None:
-            return Output(hidden, head, None, recorder.cache(tokens.shape[1]))
-        loss = chunked_cross_entropy(hidden.flatten(0, 1), head, targets.flatten())
-        return Output(hidden, head, loss, None)
+        made = past.cache(tokens.shape[1]) if isinstance(past, Recorder) and keeps else None
+        if targets is not None:
+            if past.padding is not None:
+                here = torch.arange(start, start + tokens.shape[1], device=tokens.device)
+                targets = targets.masked_fill(here < past.padding[:, None], IGNORED)
+            loss = chunked_cross_entropy(hidden.flatten(0, 1), head, targets.flatten())
+            return Output(hidden, head, loss, made)
+        if trains and use_cache is None:
+            return Output(hidden, head, None, lambda: self(tokens, cache=cache, use_cache=True).cache)
+        return Output(hidden, head, None, made)
+
+    def _tempos(self, t: Tensor) -> list[Tempo | None]:
+        """What depends on no token in each application of a block, from the time `t`."""
+        blocks = [self.blocks[i % len(self.blocks)] for i in range(self.config.n_layer)]
+        paces = [getattr(block.attention, "pace", None) for block in blocks]
+        known = [pace for pace in paces if pace is not None]
+        tempos = iter(timetable(known, t) if known else [])
+        return [None if pace is None else next(tempos) for pace in paces]
 
     def _check(self, tokens: Tensor, start: int) -> None:
         if tokens.ndim != 2 or tokens.shape[1] == 0:
@@ -139,7 +192,13 @@ class LanguageModel(Decoder):
                 f"only {len(self.blocks) // unique} loops have step sizes: for more of them, train "
                 "with loop_scalars = 'shared'"
             )
+        if loops > 1 and config.ends_at_rest:
+            raise InputError(
+                "the last layer leaves no momentum for others to go on with: for loops, train with "
+                "unique_layers"
+            )
         view = copy.copy(self)
+        view._owner = object()  # more layers leave more in a cache
         if loops > 1:
             view.config = replace(config, n_layer=loops * unique, unique_layers=unique)
         else:
@@ -149,3 +208,22 @@ class LanguageModel(Decoder):
     def num_parameters(self) -> int:
         """Number of trained values; the table that input and head share counts once."""
         return sum(p.numel() for p in self.parameters())
+
+
+def _padded(cache: Cache | None, mask: Tensor | None, tokens: Tensor) -> Cache | None:
+    """The cache with the padding that a mask speaks of; it must not contradict an earlier one."""
+    if mask is None:
+        return cache
+    if cache is None or not cache.length:
+        return replace(cache or Cache(), padding=left_padding(mask, tokens))
+    mask, new = mask.to(tokens.device, torch.bool), tokens.shape[1]
+    if mask.shape == tokens.shape and mask.all():
+        return cache
+    whole = torch.arange(cache.length + new, device=tokens.device)
+    known = cache.padding if cache.padding is not None else tokens.new_zeros(len(tokens))
+    if mask.shape != (len(tokens), len(whole)) or not torch.equal(mask, whole >= known[:, None]):
+        raise InputError(
+            "attention_mask contradicts the cache: give that of all tokens, earlier ones included, "
+            "or leave it out"
+        )
+    return cache

@@ -1,7 +1,7 @@
 """Building blocks that every architecture shares."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sympformer import products
+
+SPREAD = 0.02
+"""Standard deviation of every matrix and table at the start, as published."""
 
 
 class LayerNorm(nn.LayerNorm):
@@ -24,9 +27,27 @@ class Linear(nn.Linear):
     def __init__(self, n_in: int, n_out: int):
         super().__init__(n_in, n_out, bias=False)
 
+    def reset_parameters(self) -> None:
+        """Draw the matrix."""
+        nn.init.normal_(self.weight, std=SPREAD)
+
     def forward(self, input: Tensor) -> Tensor:
         """`(..., n_in)` to `(..., n_out)`."""
         return products.linear(input, self.weight)
+
+
+class Mobility(Linear):
+    """The map `U` of momenta to heads, from the identity.
+
+    A momentum at rest among equal scores then moves its token by itself.
+    """
+
+    def __init__(self, d: int):
+        super().__init__(d, d)
+
+    def reset_parameters(self) -> None:
+        """Set `U = I`."""
+        nn.init.eye_(self.weight)
 
 
 class MLP(nn.Module):
@@ -49,32 +70,55 @@ class MLP(nn.Module):
         return self.contract(F.gelu(wide))
 
 
-class Scalar(nn.Module):
-    """A learned scalar in its domain: "positive" by softplus, "unit" by sigmoid, "real" free.
+Domain = Literal["positive", "unit", "real"]
 
-    Scalars form an optimizer group of their own (`sympformer.train.optimizer`): no weight decay,
-    not clipped, a larger learning rate.
+
+class LearnedScalar(nn.Module):
+    """A learned number in its domain: "positive" by softplus, "unit" by sigmoid, "real" free.
+
+    They form an optimizer group of their own (`sympformer.train.optimizer`): no weight decay,
+    not clipped, a larger learning rate. The parameter has one element, not none: sharded training
+    asks for an axis.
     """
 
-    def __init__(self, initial: float, domain: Literal["positive", "unit", "real"]):
+    def __init__(self, initial: float, domain: Domain):
         super().__init__()
-        self.domain = domain
+        self.initial, self.domain = initial, domain
+        self.raw = nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set it to its initial value."""
+        x = self.initial
         raw = {
-            "positive": lambda: math.log(math.expm1(initial)),
-            "unit": lambda: math.log(initial / (1 - initial)),
-            "real": lambda: initial,
-        }[domain]()
-        self.raw = nn.Parameter(torch.tensor(raw))
+            "positive": lambda: math.log(math.expm1(x)),
+            "unit": lambda: math.log(x / (1 - x)),
+            "real": lambda: x,
+        }[self.domain]()
+        nn.init.constant_(self.raw, raw)
 
     def forward(self) -> Tensor:
         """The value, a tensor without axes."""
-        if self.domain == "positive":
-            return F.softplus(self.raw)
-        return self.raw.sigmoid() if self.domain == "unit" else self.raw
+        return value(self.raw.squeeze(0), self.domain)
 
     def extra_repr(self) -> str:
         """Show the domain in the printed model."""
         return self.domain
+
+
+def value(raw: Tensor, domain: Domain) -> Tensor:
+    """Numbers in the domain, from any real ones."""
+    if domain == "positive":
+        return F.softplus(raw)
+    return raw.sigmoid() if domain == "unit" else raw
+
+
+class Embedding(nn.Embedding):
+    """A table of vectors."""
+
+    def reset_parameters(self) -> None:
+        """Draw the table."""
+        nn.init.normal_(self.weight, std=SPREAD)
 
 
 class Table(nn.Module):
@@ -82,25 +126,9 @@ class Table(nn.Module):
 
     def __init__(self, vocab_size: int, block_size: int, n_embd: int):
         super().__init__()
-        self.tokens = nn.Embedding(vocab_size, n_embd)
-        self.positions = nn.Embedding(block_size, n_embd)
+        self.tokens = Embedding(vocab_size, n_embd)
+        self.positions = Embedding(block_size, n_embd)
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Ids `(B, T)` and positions `(T)` to `(B, T, d)`."""
         return self.tokens(tokens) + self.positions(positions)
-
-
-class Stream(NamedTuple):
-    """What flows through the layers: every token's state, and the clock.
-
-    `x, p, v` are `(B, T, d)`: position, momentum (the velocity, in velocity form), and the MLP's
-    own velocity; `t` is the time of the damping, `memory` the past of a multistep scheme, and
-    `injected` what is added to the position in every layer.
-    """
-
-    x: Tensor
-    p: Tensor
-    v: Tensor
-    t: Tensor
-    memory: object = None
-    injected: Tensor | None = None

@@ -1,15 +1,19 @@
 """Multi-head linear attention with its projections: an oracle of a language model."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from sympformer.attention.linear import LinearField, SteinMetric
-from sympformer.attention.softmax import Past
-from sympformer.model.config import ModelConfig
-from sympformer.model.heads import Field, Heads
-from sympformer.model.layers import Linear
+from sympformer.attention.naive import Causality
+from sympformer.attention.past import Past
+from sympformer.dynamics.trial import Calls
+from sympformer.errors import InputError
+from sympformer.model.layers import Linear, Mobility
+from sympformer.model.oracle import AttentionOracle, Cost, OracleField, Reads
 from sympformer.products import linear
+
+RIDGE = 0.1
 
 
 class Maps(NamedTuple):
@@ -23,12 +27,37 @@ class Maps(NamedTuple):
     potential: Tensor | None = None
 
 
-class LinearHeads(Heads):
-    """Linear attention whose kernel is `scale · (W_Q x)·(W_K y)` in every head."""
+class LinearOracle(AttentionOracle):
+    """Attention with the kernel `scale · (W_Q x)·(W_K y)` in every head; its past is one matrix.
 
-    def __init__(self, config: ModelConfig):
-        super().__init__(config)
-        self.ridge = config.ridge
+    Args:
+        d: model dimension.
+        n_head: heads.
+        reads: what it will be read for.
+        causality: which tokens are summed over.
+        heads: one kernel a head, or the scores averaged over heads.
+        ridge: share λ of the identity in the metric, which bounds its connection.
+    """
+
+    def __init__(
+        self,
+        d: int,
+        n_head: int,
+        *,
+        reads: Reads = "attention",
+        causality: Causality = "prefix",
+        heads: Literal["independent", "averaged"] = "independent",
+        ridge: float = RIDGE,
+    ):
+        super().__init__(d, n_head, reads=reads, causality=causality, heads=heads)
+        self.ridge = ridge
+        if not ridge > 0:
+            raise InputError(f"ridge must be greater than 0, not {ridge!r}")
+        if ridge != RIDGE and reads != "connection":
+            raise InputError(
+                f"ridge = {ridge!r} needs a connection, and would have no effect without it: "
+                "remove it or choose one"
+            )
 
     def maps(self) -> Maps:
         """The matrices as they are now."""
@@ -38,37 +67,56 @@ class LinearHeads(Heads):
         """The field at positions `x` `(B, T, d)`."""
         return LinearAttentionField(self, x, past)
 
+    def cost(self, calls: Calls) -> Cost:
+        """Maps as they are; states: 1 to extend one, 1 to read it (docs/linear.md)."""
+        maps = self.maps()
+        if self.reads in ("momentum", "drift"):
+            each = (
+                (2, calls.fields),  # q, k
+                (maps.mobility is not None, calls.momenta + calls.velocities),
+                (2, calls.forces),  # V x, W_Qᵀ
+            )
+            made = sum(n * times for n, times in each)
+            return Cost(made, states=calls.momenta + calls.velocities + calls.forces)
+        connected = self.reads == "connection"
+        plain = 3 + (maps.out is not None)  # q, k, v, O
+        return Cost(plain + 2 * connected, states=2 + 8 * connected)
 
-class LinearAttention(LinearHeads):
+
+class LinearAttention(LinearOracle):
     """Linear attention with free projections."""
 
-    def __init__(self, config: ModelConfig):
-        super().__init__(config)
-        d = config.n_embd
-        self.in_momentum_form = config.in_momentum_form
-        if self.in_momentum_form:
-            self.qk, self.mobility, self.potential = Linear(d, 2 * d), Linear(d, d), Linear(d, d)
+    def __init__(
+        self,
+        d: int,
+        n_head: int,
+        *,
+        reads: Reads = "attention",
+        causality: Causality = "prefix",
+        heads: Literal["independent", "averaged"] = "independent",
+        ridge: float = RIDGE,
+    ):
+        super().__init__(d, n_head, reads=reads, causality=causality, heads=heads, ridge=ridge)
+        if reads in ("momentum", "drift"):
+            self.qk, self.mobility = Linear(d, 2 * d), Mobility(d)
+            self.potential = Linear(d, d) if reads == "momentum" else None
         else:
             self.qkv, self.out = Linear(d, 3 * d), Linear(d, d)
 
-    def initialise(self) -> None:
-        """Start with `U = I`: each head moves its own slice of the features."""
-        if self.in_momentum_form:
-            nn.init.eye_(self.mobility.weight)
-
     def maps(self) -> Maps:
         """The learned projections."""
-        if self.in_momentum_form:
+        if self.reads in ("momentum", "drift"):
             query, key = self.qk.weight.chunk(2)
-            return Maps(query, key, mobility=self.mobility.weight, potential=self.potential.weight)
+            potential = None if self.potential is None else self.potential.weight
+            return Maps(query, key, mobility=self.mobility.weight, potential=potential)
         query, key, value = self.qkv.weight.chunk(3)
         return Maps(query, key, value=value, out=self.out.weight)
 
 
-class LinearAttentionField(Field):
+class LinearAttentionField(OracleField):
     """One evaluation of linear attention; all arguments and results are `(B, T, d)`."""
 
-    def __init__(self, module: LinearHeads, x: Tensor, past: Past):
+    def __init__(self, module: LinearOracle, x: Tensor, past: Past):
         self.module, self.maps, self.x, self.past = module, module.maps(), x, past
         self.field = LinearField(
             module.split(linear(x, self.maps.query)),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sympformer.dynamics import SCHEMES
+from sympformer.errors import enter
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,13 @@ def _nesterov(dynamics: str, **fields: str) -> dict[str, Any]:
     return {"dynamics": dynamics, "initial_momentum": "embedding", **fields}
 
 
-def _momentum(scheme: str) -> dict[str, Any]:
+def _momentum(scheme: str, **fields: str) -> dict[str, Any]:
     return {
         "dynamics": "symp",
         "form": "momentum",
         "scheme": scheme,
         "initial_momentum": "embedding",
+        **fields,
     }
 
 
@@ -92,6 +94,13 @@ _SYMP = {
         f"symp-{name}": Preset(f"SympFormer, momentum form: {_title(scheme)}", _momentum(name))
         for name, scheme in SCHEMES.items()
     },
+    **{
+        f"symp-{name}-published": Preset(
+            f"symp-{name} as published: the drift comes before the kick",
+            _momentum(name, drift="before"),
+        )
+        for name in ("plain-euler", "euler", "exp-euler")
+    },
     "symp-h0": Preset(
         "SympFormer, velocity form without the connection: attention with momentum",
         _velocity("none"),
@@ -128,3 +137,12 @@ PRESETS: dict[str, Preset] = {
 def presets() -> list[str]:
     """Names of all presets, for `ModelConfig.preset`."""
     return list(PRESETS)
+
+
+def register_preset(name: str, preset: Preset) -> None:
+    """Add an architecture of your own: commands and `ModelConfig.preset(name)` know it then.
+
+    Raises:
+        InputError: the name is taken.
+    """
+    enter(PRESETS, name, preset, "preset")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from sympformer.attention.softmax import connection_values
-from sympformer.model.heads import Heads
+from sympformer.model.oracle import AttentionOracle
 from sympformer.products import linear, product
 
 
@@ -16,7 +16,7 @@ class Proposal:
     dozen small steps for each of these.
     """
 
-    def __init__(self, heads: Heads):
+    def __init__(self, heads: AttentionOracle):
         self.split, self.merge = heads.split, heads.merge
 
     def __call__(

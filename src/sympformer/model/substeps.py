@@ -1,25 +1,50 @@
-"""How one layer moves the stream: an attention substep, then an MLP substep (maths.md, 6)."""
+"""How a layer moves the stream: attention substeps and MLP substeps (maths.md, 6)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sympformer.attention.softmax import Past
-from sympformer.dynamics import SCHEMES, State, damping
+from sympformer.attention.past import Past
+from sympformer.dynamics import UNDAMPED, Scheme, State
 from sympformer.dynamics.scalar import advance
-from sympformer.model.config import ModelConfig
-from sympformer.model.layers import LayerNorm, Scalar, Stream
-from sympformer.model.oracles import attention_oracle, mlp_oracle
+from sympformer.dynamics.trial import Known
+from sympformer.model.clock import START, Pace, Tempo, timetable
+from sympformer.model.layers import MLP, LayerNorm, LearnedScalar
+from sympformer.model.oracle import AttentionOracle, OracleField
+from sympformer.model.stream import Stream
+
+
+class Sum(nn.Module):
+    """Attention and MLP at the same point: Euler instead of Lie-Trotter splitting."""
+
+    def __init__(self, attention: AttentionOracle, mlp: MLP):
+        super().__init__()
+        self.attention, self.mlp = attention, mlp
+
+    def forward(self, x: Tensor, past: Past) -> "SumField":
+        """The field at positions `x` `(B, T, d)`."""
+        return SumField(self.attention(x, past).attention() + self.mlp(x))
+
+
+class SumField(OracleField):
+    """A field of gradient flow."""
+
+    def __init__(self, value: Tensor):
+        self.value = value
+
+    def attention(self) -> Tensor:
+        """The sum of both oracles."""
+        return self.value
 
 
 class ResidualAttention(nn.Module):
     """`x' = x + Att(LN(x))`, the gradient flow."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, d: int, oracle: AttentionOracle | Sum):
         super().__init__()
-        self.norm = LayerNorm(config.n_embd)
-        self.oracle = attention_oracle(config)
+        self.norm, self.oracle = LayerNorm(d), oracle
 
     def forward(self, s: Stream, past: Past) -> Stream:
         """Step the stream."""
@@ -32,13 +57,12 @@ class Nesterov(nn.Module):
     `ν` is learned in the triple momentum method and 1 elsewhere; without look-ahead `μ = 0`.
     """
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, d: int, *, lookahead: bool = True, triple: bool = False):
         super().__init__()
-        self.norm_x, self.norm_v = LayerNorm(config.n_embd), LayerNorm(config.n_embd)
-        looks = config.lookahead and config.dynamics != "polyak"
-        self.mu = Scalar(0.9, "unit") if looks else None
-        self.beta, self.gamma = Scalar(0.9, "unit"), Scalar(1.0, "positive")
-        self.nu = Scalar(1.0, "positive") if config.dynamics == "tmm" else None
+        self.norm_x, self.norm_v = LayerNorm(d), LayerNorm(d)
+        self.mu = LearnedScalar(0.9, "unit") if lookahead else None
+        self.beta, self.gamma = LearnedScalar(0.9, "unit"), LearnedScalar(1.0, "positive")
+        self.nu = LearnedScalar(1.0, "positive") if triple else None
 
     def look(self, x: Tensor, v: Tensor) -> Tensor:
         """The normalised point at which the oracle is asked."""
@@ -60,10 +84,17 @@ class VelocityAttention(Nesterov):
     half of it in the position (R2).
     """
 
-    def __init__(self, config: ModelConfig):
-        super().__init__(config)
-        self.oracle = attention_oracle(config)
-        self.connection = config.connection
+    def __init__(
+        self,
+        d: int,
+        oracle: AttentionOracle | Sum,
+        *,
+        connection: Literal["none", "incoming", "proposal"] = "none",
+        lookahead: bool = True,
+        triple: bool = False,
+    ):
+        super().__init__(d, lookahead=lookahead, triple=triple)
+        self.oracle, self.connection = oracle, connection
 
     def forward(self, s: Stream, past: Past) -> Stream:
         """Step the stream."""
@@ -84,54 +115,99 @@ class MomentumAttention(nn.Module):
     A two-step scheme takes its past slopes from the layer below. A scheme that carries a copy of
     the state starts it anew in every layer: the MLP and the normalisation have moved the state
     since, and not the copy.
+
+    Args:
+        d: model dimension.
+        oracle: built to be read for a momentum, or for the drift alone if it is the last.
+        scheme: makes the discretisation, given its damping.
+        damping: "constant", "nesterov" or "loglinear".
+        initial_step: step sizes at the start.
+        lookahead: ask the oracle at a point moved along the momentum.
+        kicks: whether to move the momentum; no position depends on the last kick of a scheme whose
+            drift comes first.
+        hands_on: whether a layer follows that reads the momentum; it is normalised for that.
     """
 
-    def __init__(self, config: ModelConfig):
+    def __init__(
+        self,
+        d: int,
+        oracle: AttentionOracle,
+        scheme: Callable[..., Scheme],
+        *,
+        damping: str = "loglinear",
+        initial_step: float = 0.3,
+        lookahead: bool = True,
+        kicks: bool = True,
+        hands_on: bool = True,
+    ):
         super().__init__()
-        self.norm_x, self.norm_p = LayerNorm(config.n_embd), LayerNorm(config.n_embd)
-        self.oracle = attention_oracle(config)
-        self.mu = Scalar(0.05, "unit") if config.lookahead else None
-        self.scheme, self.damping = SCHEMES[config.scheme], config.damping
-        h = config.initial_step
-        self.h_x, self.h_p = Scalar(h, "positive"), Scalar(h, "positive")
-        coefficients = {
-            "constant": {"alpha": 1.0},
-            "nesterov": {"r": 3.0},
-            "loglinear": {"c_log": 3.0, "c_lin": 1e-4},
-        }[config.damping]
-        self.coefficients = _scalars(coefficients)
-        self.constants = _scalars(self.scheme.constants())
+        self.norm_x, self.oracle = LayerNorm(d), oracle
+        self.norm_p = LayerNorm(d) if hands_on else None
+        self.mu = LearnedScalar(0.05, "unit") if lookahead else None
+        self.scheme, self.damping, self.kicks = scheme, damping, kicks
+        blank = scheme(UNDAMPED)
+        self.evaluations, self.copies_state = blank.evaluations, blank.copies_state
+        self.h_x = LearnedScalar(initial_step, "positive")
+        self.h_p = LearnedScalar(initial_step, "positive") if kicks else None
+        self.coefficients = _scalars(START[damping] if kicks else {})
+        self.constants = _scalars(blank.constants())
 
-    def forward(self, s: Stream, past: Past) -> Stream:
+    @property
+    def pace(self) -> Pace | None:
+        """What it learns of its steps; None if there is no kick."""
+        if self.h_p is None:
+            return None
+        return Pace(self.scheme, self.damping, self.h_x, self.h_p, dict(self.coefficients.items()))
+
+    def forward(self, s: Stream, past: Past, tempo: Tempo | None = None) -> Stream:
         """Step the stream and its clock."""
+        pace, pasts = self.pace, [past.part(str(i)) for i in range(self.evaluations)]
+        if tempo is None and pace is not None:
+            (tempo,) = timetable([pace], s.t)
+        fresh = s.memory is None or self.copies_state
+        if tempo is None:  # without a kick, neither the damping nor its clock is asked
+            h, rate = (self.h_x(), self.h_x()), UNDAMPED
+        else:
+            h, rate = (tempo.h_x, tempo.h_p), Known(tempo.first if fresh else tempo.later)
+        scheme = self.scheme(rate, **{name: scalar() for name, scalar in self.constants.items()})
 
         def oracle(x: Tensor):
-            return self.oracle(
-                self.norm_x(x if self.mu is None else advance(x, self.mu(), s.p)), past
-            )
+            at = self.norm_x(x if self.mu is None else advance(x, self.mu(), s.p))
+            field = self.oracle(at, pasts.pop(0))
+            return field if self.kicks else Coasting(field)
 
-        rate = damping(self.damping, **{k: c() for k, c in self.coefficients.items()})
-        scheme = self.scheme(rate, **{k: c() for k, c in self.constants.items()})
-        h = self.h_x(), self.h_p()
         state = State(s.x, s.p)
-        fresh = s.memory is None or scheme.copies_state
         memory = scheme.init(state) if fresh else s.memory
         (x, p), memory = scheme.step(oracle, state, h, s.t, memory)
-        return s._replace(x=x, p=self.norm_p(p), t=s.t + h[1], memory=memory)
+        p = p if self.norm_p is None else self.norm_p(p)
+        return s._replace(x=x, p=p, t=s.t if tempo is None else tempo.end, memory=memory)
+
+
+class Coasting(NamedTuple):
+    """A field without its force: momenta stay."""
+
+    field: OracleField
+
+    def velocity(self, p: Tensor) -> Tensor:
+        """That of the field."""
+        return self.field.velocity(p)
+
+    def force(self, p: Tensor) -> Tensor:
+        """Zero."""
+        return torch.zeros_like(p)
 
 
 def _scalars(values: dict[str, float]) -> nn.ModuleDict:
-    return nn.ModuleDict({name: Scalar(value, "positive") for name, value in values.items()})
+    return nn.ModuleDict({name: LearnedScalar(value, "positive") for name, value in values.items()})
 
 
 class ResidualMLP(nn.Module):
     """`x' = x + MLP(LN(x + μ v))`, looking along the velocity `v` that attention induced."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, d: int, mlp: MLP, *, lookahead: bool = False):
         super().__init__()
-        self.norm, self.oracle = LayerNorm(config.n_embd), mlp_oracle(config)
-        looks = config.dynamics == "symp" and config.lookahead
-        self.mu = Scalar(0.05, "unit") if looks else None
+        self.norm, self.oracle = LayerNorm(d), mlp
+        self.mu = LearnedScalar(0.05, "unit") if lookahead else None
 
     def forward(self, s: Stream) -> Stream:
         """Step the stream."""
@@ -142,67 +218,20 @@ class ResidualMLP(nn.Module):
 class NesterovMLP(Nesterov):
     """`v' = LN(β v + γ MLP(LN(x + μ v)))`, `x' = x + v'`, on the stream's `p` or on its `v`."""
 
-    def __init__(self, config: ModelConfig, stream: str):
-        super().__init__(config)
-        self.oracle, self.stream = mlp_oracle(config), stream
+    def __init__(
+        self,
+        d: int,
+        mlp: MLP,
+        *,
+        stream: Literal["p", "v"] = "p",
+        lookahead: bool = True,
+        triple: bool = False,
+    ):
+        super().__init__(d, lookahead=lookahead, triple=triple)
+        self.oracle, self.stream = mlp, stream
 
     def forward(self, s: Stream) -> Stream:
         """Step the stream."""
         v = getattr(s, self.stream)
         v = self.norm_v(self.propose(v, self.oracle(self.look(s.x, v))))
         return s._replace(x=self.move(s.x, v), **{self.stream: v})
-
-
-class Block(nn.Module):
-    """One layer: the substeps that a config asks for."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        self.injection = Scalar(1.0, "real") if config.injection else None
-        self.attention = _attention_substep(config)
-        self.mlp = _mlp_substep(config)
-        self.looks_along_attention = isinstance(self.mlp, ResidualMLP) and self.mlp.mu is not None
-
-    def forward(self, s: Stream, past: Past) -> Stream:
-        """Step the stream by one layer."""
-        if self.injection is not None:
-            s = s._replace(x=s.x + self.injection() * s.injected)
-        before = s.x
-        s = self.attention(s, past)
-        if self.looks_along_attention:
-            h = self.attention.h_x() if isinstance(self.attention, MomentumAttention) else 1
-            s = s._replace(v=(s.x - before) / h)
-        return s if self.mlp is None else self.mlp(s)
-
-
-def loop(blocks: Sequence[Block], config: ModelConfig) -> list[Block]:
-    """The blocks of every application, made of these blocks, each with scalars of its own."""
-    fresh = [Block(config) for _ in range(config.n_layer - len(blocks))]
-    for i, block in enumerate(fresh):
-        _share(block, blocks[i % len(blocks)])
-    return [*blocks, *fresh]
-
-
-def _share(module: nn.Module, source: nn.Module) -> None:
-    """Give `module` the parts of `source`, but for the learned scalars."""
-    for name, part in source.named_children():
-        if not any(isinstance(m, Scalar) for m in part.modules()):
-            setattr(module, name, part)
-        elif not isinstance(part, Scalar):
-            _share(getattr(module, name), part)
-
-
-def _attention_substep(config: ModelConfig) -> nn.Module:
-    if config.dynamics == "none":
-        return ResidualAttention(config)
-    return MomentumAttention(config) if config.in_momentum_form else VelocityAttention(config)
-
-
-def _mlp_substep(config: ModelConfig) -> nn.Module | None:
-    if config.splitting == "euler":
-        return None  # part of the attention substep's oracle
-    if config.dynamics in ("yurii", "polyak", "tmm") or config.mlp_velocity == "momentum":
-        return NesterovMLP(config, "p")
-    if config.mlp_velocity == "own":
-        return NesterovMLP(config, "v")
-    return ResidualMLP(config)

@@ -6,10 +6,15 @@ One head; all that the theory wants symmetric or definite is so by its parameter
 import torch
 from torch import Tensor, nn
 
-from sympformer.attention.softmax import Normalizer, Past, SoftmaxField
-from sympformer.model.config import ModelConfig
-from sympformer.model.heads import Field, Heads
-from sympformer.model.linear_attention import LinearHeads, Maps
+from sympformer.attention.naive import Causality
+from sympformer.attention.past import Past
+from sympformer.attention.softmax import Normalizer, SoftmaxField
+from sympformer.dynamics.trial import Calls
+from sympformer.errors import InputError
+from sympformer.model.layers import SPREAD
+from sympformer.model.linear_attention import RIDGE, LinearOracle, Maps
+from sympformer.model.oracle import AttentionOracle, Cost, OracleField, Reads
+from sympformer.model.softmax_attention import pairs_of_softmax, require_mobility
 
 
 class Triangular(nn.Module):
@@ -18,7 +23,12 @@ class Triangular(nn.Module):
     def __init__(self, n: int):
         super().__init__()
         self.n = n
-        self.entries = nn.Parameter(torch.zeros(n * (n + 1) // 2))
+        self.entries = nn.Parameter(torch.empty(n * (n + 1) // 2))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start with the zero matrix."""
+        nn.init.zeros_(self.entries)
 
     def forward(self) -> Tensor:
         """The matrix `(n, n)`."""
@@ -30,9 +40,9 @@ class Triangular(nn.Module):
 class Symmetric(Triangular):
     """A learned symmetric matrix, `T + Tᵀ`."""
 
-    def initialise(self) -> None:
-        """Draw it from N(0, 0.02) off the diagonal, as all matrices."""
-        nn.init.normal_(self.entries, std=0.02)
+    def reset_parameters(self) -> None:
+        """Draw it as all matrices, off the diagonal."""
+        nn.init.normal_(self.entries, std=SPREAD)
 
     def forward(self) -> Tensor:
         """The matrix `(n, n)`."""
@@ -49,20 +59,31 @@ class Cholesky(Triangular):
         return lower.tril(-1) + lower.diagonal().exp().diag()
 
 
-class TiedAttention(Heads):
-    """Softmax attention with the kernel `exp(xᵀA y)` and `V = B A`.
+def _one_head(n_head: int) -> None:
+    if n_head != 1:
+        raise InputError(f"tied attention needs n_head = 1, not {n_head}: its matrices are whole")
 
-    `A` is symmetric, `B = L Lᵀ` positive definite.
+
+class TiedSoftmaxAttention(AttentionOracle):
+    """Softmax attention with the kernel `exp(xᵀA y)` and `V = B A`, in one head.
+
+    `A` is symmetric, `B = L Lᵀ` positive definite, from the identity.
     """
 
-    def __init__(self, config: ModelConfig):
-        super().__init__(config)
-        self.normalizer: Normalizer = config.normalizer
-        self.kernel, self.factor = Symmetric(config.n_embd), Cholesky(config.n_embd)
-
-    def initialise(self) -> None:
-        """Start with `B = I`."""
-        self.kernel.initialise()
+    def __init__(
+        self,
+        d: int,
+        n_head: int = 1,
+        *,
+        reads: Reads = "attention",
+        causality: Causality = "prefix",
+        normalizer: Normalizer = "prefix",
+    ):
+        _one_head(n_head)
+        super().__init__(d, n_head, reads=reads, causality=causality)
+        require_mobility(normalizer, reads)
+        self.normalizer: Normalizer = normalizer
+        self.kernel, self.factor = Symmetric(d), Cholesky(d)
 
     def matrices(self) -> tuple[Tensor, Tensor]:
         """`A` and the factor `L` of `B`."""
@@ -72,11 +93,18 @@ class TiedAttention(Heads):
         """The field at positions `x` `(B, T, d)`."""
         return TiedField(self, x, past)
 
+    def cost(self, calls: Calls) -> Cost:
+        """Maps: A x; Lᵀp, L; B is two, and the solve with L half of one."""
+        pairs = pairs_of_softmax(self.reads, calls)
+        if self.reads in ("momentum", "drift"):
+            return Cost(calls.fields + calls.momenta + calls.velocities, pairs)
+        return Cost(6.5 if self.reads == "connection" else 3, pairs)
 
-class TiedField(Field):
+
+class TiedField(OracleField):
     """One evaluation of tied softmax attention; all arguments and results are `(B, T, d)`."""
 
-    def __init__(self, module: TiedAttention, x: Tensor, past: Past):
+    def __init__(self, module: TiedSoftmaxAttention, x: Tensor, past: Past):
         self.A, self.L = module.matrices()
         # The values are the covectors A x_j: a force is their mean, a velocity B times it.
         covector = x @ self.A
@@ -124,22 +152,28 @@ class TiedField(Field):
         return covector @ self.L @ self.L.mT
 
 
-class TiedLinearAttention(LinearHeads):
-    """Linear attention with the kernel `xᵀA y` and the energy `-½ ∫ xᵀV x dρ`.
+class TiedLinearAttention(LinearOracle):
+    """Linear attention with the kernel `xᵀA y` and the energy `-½ ∫ xᵀV x dρ`, in one head.
 
-    `A = scale · L Lᵀ` is positive definite, so that the kernel is a metric, `V` is symmetric, and
-    the momentum moves its token unprojected.
+    `A = scale · L Lᵀ` is positive definite, so that the kernel is a metric, from `L = I`; `V` is
+    symmetric, and the momentum moves its token unprojected.
     """
 
-    def __init__(self, config: ModelConfig):
-        super().__init__(config)
-        self.factor, self.energy = Cholesky(config.n_embd), Symmetric(config.n_embd)
-
-    def initialise(self) -> None:
-        """Start with `L = I`."""
-        self.energy.initialise()
+    def __init__(
+        self,
+        d: int,
+        n_head: int = 1,
+        *,
+        reads: Reads = "attention",
+        causality: Causality = "prefix",
+        ridge: float = RIDGE,
+    ):
+        _one_head(n_head)
+        super().__init__(d, n_head, reads=reads, causality=causality, ridge=ridge)
+        self.factor = Cholesky(d)
+        self.energy = None if reads == "drift" else Symmetric(d)
 
     def maps(self) -> Maps:
         """Queries and keys are `Lᵀx`, values and forces `V x`."""
-        transposed, V = self.factor().mT, self.energy()
+        transposed, V = self.factor().mT, None if self.energy is None else self.energy()
         return Maps(query=transposed, key=transposed, value=V, potential=V)

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from sympformer.errors import InputError
-from sympformer.model.layers import Scalar
+from sympformer.model.layers import LearnedScalar
 from sympformer.train.config import TrainConfig
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Split the parameters into `embeddings`, `scalars` (learned scalars) and `weights`."""
     groups: dict[str, list[nn.Parameter]] = {"embeddings": [], "scalars": [], "weights": []}
-    kinds = {nn.Embedding: "embeddings", Scalar: "scalars"}
+    kinds = {nn.Embedding: "embeddings", LearnedScalar: "scalars"}
     for module in model.modules():
         kind = next((name for cls, name in kinds.items() if isinstance(module, cls)), "weights")
         groups[kind] += module.parameters(recurse=False)

@@ -1,0 +1,48 @@
+"""The table of attention oracles: adding one is one file and one line here."""
+
+from collections.abc import Mapping
+from inspect import Parameter
+from typing import Any
+
+from sympformer.attention.naive import Causality
+from sympformer.errors import InputError, enter, lookup
+from sympformer.model.linear_attention import LinearAttention
+from sympformer.model.oracle import AttentionOracle, Reads, options_of
+from sympformer.model.softmax_attention import SoftmaxAttention
+from sympformer.model.tied import TiedLinearAttention, TiedSoftmaxAttention
+
+ATTENTIONS: dict[str, type[AttentionOracle]] = {
+    "softmax": SoftmaxAttention,
+    "linear": LinearAttention,
+    "tied-softmax": TiedSoftmaxAttention,
+    "tied-linear": TiedLinearAttention,
+}
+
+
+def register_attention(name: str, oracle: type[AttentionOracle]) -> None:
+    """Add a kind of attention of your own: `ModelConfig(attention=name)` knows it then.
+
+    Raises:
+        InputError: the name is taken, or an option has no default.
+    """
+    for option, parameter in options_of(oracle).items():
+        if parameter.default is Parameter.empty:
+            raise InputError(f"option {option!r} of attention {name!r} needs a default")
+    enter(ATTENTIONS, name, oracle, "attention")
+
+
+def attention_oracle(
+    name: str,
+    d: int,
+    n_head: int,
+    reads: Reads,
+    causality: Causality = "prefix",
+    options: Mapping[str, Any] | None = None,
+) -> AttentionOracle:
+    """Build the oracle called `name`.
+
+    Raises:
+        InputError: there is none, or it refuses its options.
+    """
+    kind = lookup(ATTENTIONS, name, "attention")
+    return kind(d, n_head, reads=reads, causality=causality, **(options or {}))

@@ -1,0 +1,144 @@
+"""One layer, which stands alone: positions and momenta in, the same out."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from sympformer.attention.past import NoPast, Past
+from sympformer.model.attentions import attention_oracle
+from sympformer.model.clock import Tempo
+from sympformer.model.config import ModelConfig
+from sympformer.model.layers import MLP, LearnedScalar
+from sympformer.model.stream import Stream
+from sympformer.model.substeps import (
+    MomentumAttention,
+    NesterovMLP,
+    ResidualAttention,
+    ResidualMLP,
+    Sum,
+    VelocityAttention,
+)
+
+
+class Block(nn.Module):
+    """An attention substep, then an MLP substep (maths.md, 6).
+
+    It initialises itself as those of a language model are.
+
+    Args:
+        d: model dimension.
+        n_head: attention heads.
+        last: whether no layer follows. In momentum form nothing reads the momentum then, and where
+            the drift comes before the kick (AB2), nothing depends on the kick: the layer has no
+            parameters for what would be in vain.
+        composition: what the layer is made of, the fields of `ModelConfig` by name: `dynamics`,
+            `form`, `scheme`, `connection`, `attention`, its options, ...
+
+    Raises:
+        InputError: a combination that makes no sense.
+    """
+
+    def __init__(self, d: int, n_head: int, *, last: bool = False, **composition: Any):
+        super().__init__()
+        c = ModelConfig(n_embd=d, n_head=n_head, **composition)
+        oracle = attention_oracle(c.attention, d, n_head, c.reads(last), c.causality, c.options)
+        mlp = MLP(d, c.mlp_width or 4 * d)
+        self.injection = LearnedScalar(1.0, "real") if c.injection else None
+        if c.splitting == "euler":
+            oracle, rest = Sum(oracle, mlp), None
+        elif c.dynamics in ("yurii", "polyak", "tmm") or c.mlp_velocity != "attention":
+            rest = NesterovMLP(
+                d,
+                mlp,
+                stream="v" if c.mlp_velocity == "own" else "p",
+                lookahead=c.looks,
+                triple=c.dynamics == "tmm",
+            )
+        else:
+            rest = ResidualMLP(d, mlp, lookahead=c.dynamics == "symp" and c.looks)
+        if c.dynamics == "none":
+            self.attention = ResidualAttention(d, oracle)
+        elif c.in_momentum_form:
+            self.attention = MomentumAttention(
+                d,
+                oracle,
+                c.make_scheme,
+                damping=c.damping,
+                initial_step=c.initial_step,
+                lookahead=c.looks,
+                kicks=not (last and c.drifts_last),
+                hands_on=not (last and c.ends_at_rest),
+            )
+        else:
+            self.attention = VelocityAttention(
+                d,
+                oracle,
+                connection=c.connection,
+                lookahead=c.looks,
+                triple=c.dynamics == "tmm",
+            )
+        self.mlp = rest
+        self.looks_along_attention = isinstance(rest, ResidualMLP) and rest.mu is not None
+
+    @classmethod
+    def preset(cls, name: str, d: int, n_head: int, **composition: Any) -> Self:
+        """The layer of a preset (`sympformer.presets()`), with any field overridden."""
+        config = ModelConfig.preset(name, n_embd=d, n_head=n_head, **composition)
+        return cls(d, n_head, **config.of_block())
+
+    def forward(
+        self,
+        x: Tensor | Stream,
+        p: Tensor | None = None,
+        *,
+        past: Past | None = None,
+        tempo: Tempo | None = None,
+    ) -> Any:
+        """Make one step.
+
+        Args:
+            x: positions `(B, T, d)`; or a `Stream`, which also carries what a stack of layers
+                shares: the clock of the damping, the past of a two-step scheme, the MLP's velocity.
+            p: momenta `(B, T, d)`, in velocity form velocities; at rest if not given.
+            past: earlier tokens, a part of a `Recorder`; none if not given.
+            tempo: what depends on no token, if it is known already.
+
+        Returns:
+            `(x, p)`, or a stream for a stream.
+        """
+        s = x if isinstance(x, Stream) else Stream.start(x, p)
+        out = self._step(s, NoPast() if past is None else past, tempo)
+        return out if isinstance(x, Stream) else (out.x, out.p)
+
+    def _step(self, s: Stream, past: Past, tempo: Tempo | None) -> Stream:
+        if self.injection is not None:
+            s = s._replace(x=s.x + self.injection() * s.injected)
+        before = s.x
+        if isinstance(self.attention, MomentumAttention):
+            s = self.attention(s, past, tempo)
+        else:
+            s = self.attention(s, past)
+        if self.looks_along_attention:
+            h = 1
+            if isinstance(self.attention, MomentumAttention):
+                h = self.attention.h_x() if tempo is None else tempo.h_x
+            s = s._replace(v=(s.x - before) / h)
+        return s if self.mlp is None else self.mlp(s)
+
+
+def loop(blocks: Sequence[Block], n_layer: int) -> list[Block]:
+    """The blocks of every application, made of these blocks, each with scalars of its own."""
+    more = [_twin(blocks[i % len(blocks)]) for i in range(len(blocks), n_layer)]
+    return [*blocks, *more]
+
+
+def _twin(block: Block) -> Block:
+    """The same parts, but for the learned scalars, which are copied."""
+    shared = {
+        id(part): part
+        for part in block.modules()
+        if not any(isinstance(m, LearnedScalar) for m in part.modules())
+    }
+    return copy.deepcopy(block, shared)

@@ -1,0 +1,145 @@
+"""Multi-head softmax attention with its projections: an oracle of a language model."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sympformer.attention.naive import Causality
+from sympformer.attention.past import Past
+from sympformer.attention.softmax import Normalizer, SoftmaxField
+from sympformer.dynamics.trial import Calls
+from sympformer.errors import InputError
+from sympformer.model.layers import Linear, Mobility
+from sympformer.model.oracle import AttentionOracle, Cost, OracleField, Reads
+from sympformer.model.proposal import Proposal, speed
+from sympformer.products import linear
+
+
+class SoftmaxAttention(AttentionOracle):
+    """Attention with the kernel `exp(q·k)`.
+
+    Args:
+        d: model dimension.
+        n_head: heads.
+        reads: what it will be read for.
+        causality: which tokens are summed over.
+        heads: one kernel a head, or the scores averaged over heads (as published).
+        normalizer: z averages over the visible tokens, or over the sequence length (as published).
+    """
+
+    def __init__(
+        self,
+        d: int,
+        n_head: int,
+        *,
+        reads: Reads = "attention",
+        causality: Causality = "prefix",
+        heads: Literal["independent", "averaged"] = "independent",
+        normalizer: Normalizer = "prefix",
+    ):
+        super().__init__(d, n_head, reads=reads, causality=causality, heads=heads)
+        self.normalizer: Normalizer = normalizer
+        require_mobility(normalizer, reads)
+        if reads == "drift":
+            self.qk = Linear(d, 2 * d)
+        else:
+            self.qkv, self.out = Linear(d, 3 * d), Linear(d, d)
+        if reads in ("momentum", "drift"):
+            self.mobility = Mobility(d)
+
+    def forward(self, x: Tensor, past: Past) -> "SoftmaxAttentionField":
+        """The field at positions `x` `(B, T, d)`."""
+        if self.reads == "drift":
+            (q, k), v = (self.split(part) for part in self.qk(x).chunk(2, dim=-1)), None
+        else:
+            q, k, v = (self.split(part) for part in self.qkv(x).chunk(3, dim=-1))
+        field = SoftmaxField(
+            q,
+            k,
+            v,
+            scale=self.scale,
+            causality=self.causality,
+            normalizer=self.normalizer,
+            past=past,
+        )
+        return SoftmaxAttentionField(self, field)
+
+    def cost(self, calls: Calls) -> Cost:
+        """Maps: q, k, v; U p, Uᵀ, O. Pairs: scores, Att, `s_j v_j`; a connection averages three."""
+        pairs = pairs_of_softmax(self.reads, calls)
+        if self.reads == "drift":
+            return Cost(2 * calls.fields + calls.momenta + calls.velocities, pairs)
+        if self.reads == "momentum":
+            made = 3 * calls.fields + calls.momenta + calls.velocities + calls.forces
+            return Cost(made, pairs)
+        return Cost(7 if self.reads == "connection" else 4, pairs)
+
+
+def pairs_of_softmax(reads: Reads, calls: Calls) -> int:
+    """Products over the visible pairs: scores, an average a field, another one a force."""
+    if reads in ("momentum", "drift"):
+        return calls.fields + min(calls.fields, calls.forces) + calls.forces
+    return 5 if reads == "connection" else 2
+
+
+def require_mobility(normalizer: Normalizer, reads: Reads) -> None:
+    """Refuse a normaliser of `z` where `z` is not used."""
+    if normalizer != "prefix" and reads not in ("momentum", "drift"):
+        raise InputError(
+            f"normalizer = {normalizer!r} needs form 'momentum', and would have no effect without "
+            "it: remove it or change the form"
+        )
+
+
+class SoftmaxAttentionField(OracleField):
+    """One evaluation of multi-head attention; all arguments and results are `(B, T, d)`."""
+
+    def __init__(self, module: SoftmaxAttention, field: SoftmaxField):
+        self.module, self.field = module, field
+        self._p: Tensor | None = None
+        self._pi: Tensor
+
+    def attention(self) -> Tensor:
+        """Plain attention, `Σ_h O_h Σ_j a_ij^h v_j^h`."""
+        return self.module.out(self.module.merge(self.field.attention))
+
+    def velocity(self, p: Tensor) -> Tensor:
+        """`Σ_h U_hᵀ (U_h p_i / z_i^h)`: the mobility is symmetric positive semi-definite."""
+        m = self.module
+        return linear(m.merge(self.field.velocity(self._momentum(p))), m.mobility.weight.mT)
+
+    def force(self, p: Tensor) -> Tensor:
+        """`Σ_h O_h z_i^h Σ_j a_ij^h (1 + (s_i^h + s_j^h)/2) v_j^h`, maths.md (S') and "Heads"."""
+        m = self.module
+        return m.out(m.merge(self.field.force(self._momentum(p))))
+
+    def connection(self, u: Tensor) -> Tensor:
+        """`C(u)` of maths.md (U), with `B = I` and `c` averaged over heads."""
+        m = self.module
+        d = u.shape[-1]
+        qu, ku = (m.split(part) for part in linear(u, m.qkv.weight[: 2 * d]).chunk(2, dim=-1))
+        return self._project(u, *self.field.connection(qu, ku, speed(u)))
+
+    def proposal(self, p: Tensor, beta: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        """`W = β p + γ Att` and `C(W)`, in one sweep where that can be."""
+        m, field = self.module, self.field
+        if not field.sweeps:
+            return super().proposal(p, beta, gamma)
+
+        query, key, _ = m.qkv.weight.chunk(3)
+        rows, parameters = (p, field.new_k, field.new_v), (beta, gamma, m.out.weight, key)
+        _, means, values, w = field.sweep(Proposal(m), rows, parameters)
+        s = speed(w)
+        field.remember(values.chunk(3, dim=-1)[1], s)
+        c, pull = field.contract(means.chunk(3, dim=-1), m.split(linear(w, query)), s)
+        return w, self._project(w, c, pull)
+
+    def _project(self, u: Tensor, c: Tensor, pull: Tensor) -> Tensor:
+        return torch.addcmul(self.module.out(self.module.merge(pull)), c.mean(-3), u)
+
+    def _momentum(self, p: Tensor) -> Tensor:
+        """`U p` by heads; made once, so that velocity and force of one `p` share a sweep."""
+        if self._p is not p:
+            self._p, self._pi = p, self.module.split(self.module.mobility(p))
+        return self._pi
