@@ -120,7 +120,7 @@ def test_a_sum_is_its_definition():
 def test_momentum_form_is_the_naive_field(causality):
     x, y, A, V = problem(n=9)
     velocity, force = naive.linear_field(x, y, A, V, causality)
-    got = LinearField(x @ A, 2 * x, scale=0.5, causality=causality, past=Recorder(None))
+    got = LinearField(x @ A, 2 * x, scale=0.5, causality=causality)
     torch.testing.assert_close(got.velocity(y), velocity)
     # Here the keys are x, so the force of the query x A is A times theirs.
     torch.testing.assert_close(x @ V - got.repulsion(y) @ A, force)
@@ -134,7 +134,7 @@ def test_connection_is_the_naive_one(causality, ridge):
     x, u, A, V = problem(n=9)
     L = torch.linalg.cholesky(A)
     k, ku = x @ L, u @ L
-    metric = SteinMetric(k, ku, u, scale=1.0, ridge=ridge, causality=causality, past=Recorder(None))
+    metric = SteinMetric(k, ku, u, scale=1.0, ridge=ridge, causality=causality)
     attention = naive.linear_average(x @ A, x, causality) @ x @ V + ridge * x @ V
     got = attention - metric.connection(metric.repulsion() @ L.T)
     expected = naive.linear_acceleration(x, u, A, V, ridge, causality)
@@ -148,7 +148,7 @@ def test_momentum_of_a_velocity_is_bounded_in_float32(size):
     k[:, 100:120] = 0.0  # keys that see nothing, not even themselves
     u = random(4, 257, 8, seed=1, dtype=torch.float32)
     ridge, n = 0.5, torch.arange(1, 258)[:, None]
-    pi = SteinMetric(k, k, u, scale=1.0, ridge=ridge, past=Recorder(None)).pi
+    pi = SteinMetric(k, k, u, scale=1.0, ridge=ridge).pi
     assert (n * pi.square()).sum() <= (n * u.square()).sum() / ridge**2
     again = naive.linear_average(k.double(), k.double(), "prefix") @ pi.double() + ridge * pi
     assert (again - u).abs().max() < 1e-4 * max(1, size)
@@ -159,7 +159,7 @@ def test_finite_for_extreme_keys_in_float32():
     for size in (1e-4, 1.0, 1e3):
         k = size * inputs[0]
         metric = SteinMetric(
-            k, size * inputs[1], inputs[1], scale=1.0, ridge=1.0, past=Recorder(None)
+            k, size * inputs[1], inputs[1], scale=1.0, ridge=1.0
         )
         c = metric.connection(size * metric.repulsion())
         normalised = torch.nn.functional.layer_norm(c, c.shape[-1:])
@@ -173,8 +173,10 @@ def test_split_and_resume(split):
     q, k, pi, v, u, ku = (random(2, 11, 4, seed=s) for s in range(6))
 
     def results(part, past):
-        field = LinearField(q[:, part], k[:, part], scale=0.5, past=past)
-        metric = SteinMetric(k[:, part], ku[:, part], u[:, part], scale=0.5, ridge=0.3, past=past)
+        field = LinearField(q[:, part], k[:, part], scale=0.5, past=past.part("field"))
+        metric = SteinMetric(
+            k[:, part], ku[:, part], u[:, part], scale=0.5, ridge=0.3, past=past.part("metric")
+        )
         return [
             field.velocity(pi[:, part]),
             field.repulsion(pi[:, part]),
@@ -189,5 +191,5 @@ def test_split_and_resume(split):
     rest = Recorder(first.cache(split))
     for got, want in zip(results(slice(split, None), rest), expected, strict=True):
         torch.testing.assert_close(got, want[:, split:])
-    sizes = [[e.shape for e in r.cache(1).entries] for r in (first, rest)]
+    sizes = [[e.shape for e in r.cache(1).entries.values()] for r in (first, rest)]
     assert sizes[0] == sizes[1], "the state of linear attention does not grow"

@@ -17,7 +17,7 @@ def random(*shape, seed=0, dtype=torch.float64):
 
 
 def field(q, k, v, **options):
-    return SoftmaxField(q, k, v, scale=1.0, past=Recorder(None), **options)
+    return SoftmaxField(q, k, v, scale=1.0, **options)
 
 
 @pytest.mark.parametrize("causality", ["prefix", "joint"])
@@ -76,13 +76,13 @@ def test_log_z_is_exact_within_its_bound():
 def test_split_and_resume():
     """The field of the newest tokens, given the past, is the end of the field of all."""
     q, k, v, pi = (random(2, 11, 4, seed=s) for s in range(4))
-    past = Recorder(None)
-    whole = SoftmaxField(q, k, v, scale=0.5, past=past)
+    whole = SoftmaxField(q, k, v, scale=0.5)
     expected = [whole.velocity(pi), whole.force(pi)]
     first = Recorder(None)
-    start = SoftmaxField(q[:, :6], k[:, :6], v[:, :6], scale=0.5, past=first)
+    start = SoftmaxField(q[:, :6], k[:, :6], v[:, :6], scale=0.5, past=first.part("a"))
     start.velocity(pi[:, :6])
     start.force(pi[:, :6])
-    rest = SoftmaxField(q[:, 6:], k[:, 6:], v[:, 6:], scale=0.5, past=Recorder(first.cache(6)))
+    after = Recorder(first.cache(6))
+    rest = SoftmaxField(q[:, 6:], k[:, 6:], v[:, 6:], scale=0.5, past=after.part("a"))
     for got, want in zip([rest.velocity(pi[:, 6:]), rest.force(pi[:, 6:])], expected, strict=True):
         torch.testing.assert_close(got, want[:, 6:])

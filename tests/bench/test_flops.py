@@ -7,8 +7,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from sympformer.attention import naive, prefix_sums
 from sympformer.bench import flops
 from sympformer.bench.yardstick import PlainGPT
+from sympformer.dynamics import SCHEMES
+from sympformer.dynamics.trial import Calls
 from sympformer.errors import InputError
-from sympformer.model import ModelConfig, build
+from sympformer.model import build
+from sympformer.model.softmax_attention import SoftmaxAttention
 
 B, T = 2, 24
 
@@ -48,15 +51,14 @@ def test_the_yardstick_has_the_operations_of_gpt(tiny):
     assert count == expected.maps + expected.vocabulary
 
 
-@pytest.mark.parametrize(("preset", "maps"), [("symp-r2", 7), ("symp-exp-euler", 6)])
+@pytest.mark.parametrize(("preset", "maps"), [("symp-r2", 7), ("symp-exp-euler", 7)])
 def test_maps_by_hand(preset, maps, tiny):
-    """q, k, v, O, W_Q u, W_K u, O; and q, k, v, U, Uᵀ, O."""
+    """q, k, v, O, W_Q u, W_K u, O; and q, k, v, U p, U p', Uᵀ, O."""
     assert flops.forward(tiny(preset), T).maps == 2 * T * 2 * (maps * 16**2 + 8 * 16**2)
 
 
 def test_a_scheme_is_asked_what_it_needs(tiny):
-    calls = {name: flops.Calls.of(tiny(f"symp-{name}")) for name in ("conformal-euler", "tao")}
-    one, tao = calls["conformal-euler"], calls["tao"]
+    one, tao = (Calls.of(SCHEMES[name]) for name in ("conformal-euler", "tao"))
     assert (one.fields, one.velocities, one.forces, one.momenta) == (1, 1, 1, 2)
     assert (tao.fields, tao.velocities, tao.forces, tao.momenta) == (4, 4, 4, 4)
 
@@ -92,7 +94,24 @@ def test_decoding_sees_the_whole_context(tiny):
     assert only_last.vocabulary * T == flops.forward(config, T).vocabulary
 
 
-def test_tied_geometry_is_refused():
-    config = ModelConfig.preset("symp-r2", n_head=1, geometry="tied")
-    with pytest.raises(InputError, match="tied"):
-        flops.forward(config, T)
+def test_the_last_layer_makes_no_kick_where_the_drift_comes_first(tiny):
+    """The second of two: q, k, U p, Uᵀ, and scores only."""
+    both, one = (flops.forward(tiny("symp-exp-euler-published", n_layer=n), T) for n in (2, 1))
+    first = 2 * T * (6 * 16**2 + 8 * 16**2)
+    assert one.maps == 2 * T * (4 * 16**2 + 8 * 16**2)
+    assert both.maps == first + one.maps
+    assert both.attention == 4 * one.attention
+
+
+def test_tied_attention_is_counted(tiny):
+    """A x, its average and B; and (once a momentum) Lᵀp, L."""
+    plain = tiny("gpt", attention="tied-softmax", n_head=1)
+    assert flops.forward(plain, T).maps == 2 * T * 2 * (3 * 16**2 + 8 * 16**2)
+    moving = tiny("symp-conformal-euler", attention="tied-softmax", n_head=1)
+    assert flops.forward(moving, T).maps == 2 * T * 2 * (4 * 16**2 + 8 * 16**2)
+
+
+def test_an_attention_that_does_not_say_what_it_costs_is_refused(tiny, monkeypatch):
+    monkeypatch.delattr(SoftmaxAttention, "cost")
+    with pytest.raises(InputError, match="not counted"):
+        flops.forward(tiny("gpt"), T)

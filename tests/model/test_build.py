@@ -5,6 +5,7 @@ import torch
 
 import sympformer as sf
 from sympformer import InputError
+from sympformer.model.layers import LearnedScalar
 
 
 @pytest.mark.parametrize("preset", ["gpt-untied", "symp-r2", "linear-symp-tao"])
@@ -54,7 +55,7 @@ def test_loops_with_scalars_of_their_own(tiny):
     sizes = {"n_layer": 4, "unique_layers": 2}
     own = sf.build(tiny("symp-exp-euler", loop_scalars="own", **sizes)).double()
     shared = sf.build(tiny("symp-exp-euler", **sizes)).double()
-    scalars = sum(p.ndim == 0 for p in shared.parameters())
+    scalars = sum(isinstance(m, LearnedScalar) for m in shared.modules())
     assert own.num_parameters() == shared.num_parameters() + scalars
     assert own.blocks[2].attention.oracle is own.blocks[0].attention.oracle
     assert own.blocks[2].attention.h_x is not own.blocks[0].attention.h_x
@@ -83,3 +84,52 @@ def test_a_model_without_looped_blocks_can_be_looped(tiny):
 def test_bad_loops_are_refused(loops, tiny):
     with pytest.raises(InputError, match="loops must be a whole number"):
         sf.build(tiny("gpt")).with_loops(loops)
+
+
+@pytest.mark.parametrize("name", sf.presets())
+def test_a_model_from_meta_is_the_same_model(name, tiny):
+    """Built without memory, emptied and initialised: every tensor is as if built at once."""
+    torch.manual_seed(3)
+    expected = sf.build(tiny(name)).state_dict()
+    with torch.device("meta"):
+        model = sf.build(tiny(name))
+    model.to_empty(device="cpu")
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(torch.nan)
+    torch.manual_seed(3)
+    model.reset_parameters()
+    torch.testing.assert_close(model.state_dict(), expected, rtol=0, atol=0)
+    torch.manual_seed(3)
+    model.reset_parameters()
+    torch.testing.assert_close(model.state_dict(), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attention": "tied-softmax", "n_head": 1},
+        {"attention": "tied-linear", "n_head": 1},
+        {"n_layer": 4, "unique_layers": 2, "loop_scalars": "own"},
+    ],
+)
+def test_so_are_its_variants(options, tiny):
+    torch.manual_seed(3)
+    expected = sf.build(tiny("symp-exp-euler", **options)).state_dict()
+    with torch.device("meta"):
+        model = sf.build(tiny("symp-exp-euler", **options))
+    model.to_empty(device="cpu")
+    torch.manual_seed(3)
+    model.reset_parameters()
+    torch.testing.assert_close(model.state_dict(), expected, rtol=0, atol=0)
+
+
+def test_no_parameter_is_without_an_axis(tiny):
+    """Sharded training refuses them."""
+    for name in sf.presets():
+        assert all(p.ndim for p in sf.build(tiny(name)).parameters())
+
+
+def test_a_model_that_hands_no_momentum_on_cannot_be_looped(tiny):
+    with pytest.raises(InputError, match="unique_layers"):
+        sf.build(tiny("symp-exp-euler")).with_loops(2)

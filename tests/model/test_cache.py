@@ -1,10 +1,13 @@
 """The cache: buffers that grow in place, and never at another continuation's expense."""
 
+import copy
+
 import pytest
 import torch
 
 import sympformer as sf
 from sympformer import InputError
+from sympformer.model import pad_left
 from sympformer.model.cache import Buffer, Cache, Recorder
 
 
@@ -16,12 +19,12 @@ def tokens(start, n, rows=2):
 def extended(cache, start, n, **options):
     """One pass over n tokens with one growing entry: what it returns, and the new cache."""
     recorder = Recorder(cache, **options)
-    whole = recorder.extend(tokens(start, n))
+    whole = recorder.part("here").extend("entry", tokens(start, n))
     return whole, recorder.cache(n)
 
 
 def storage(cache):
-    return cache.entries[0].data.data_ptr()
+    return next(iter(cache.entries.values())).data.data_ptr()
 
 
 @torch.no_grad()
@@ -43,7 +46,7 @@ def test_room_doubles_up_to_the_limit():
     for i in range(24):
         whole, cache = extended(cache, i, 1, limit=24)
         assert torch.equal(whole, tokens(0, i + 1))
-        rooms.append(cache.entries[0].data.shape[-2])
+        rooms.append(cache.entries["here.entry"].data.shape[-2])
     assert sorted(set(rooms)) == [1, 4, 10, 22, 24]
 
 
@@ -99,19 +102,40 @@ def test_a_cache_made_without_gradients_serves_where_they_are_recorded(tiny):
 def test_precision_may_change_between_passes():
     _, cache = extended(Cache(capacity=9), 0, 2)
     recorder = Recorder(cache)
-    whole = recorder.extend(tokens(2, 1).float())
+    whole = recorder.part("here").extend("entry", tokens(2, 1).float())
     assert whole.dtype == torch.float64
     assert torch.equal(whole, tokens(0, 3))
 
 
 def test_training_keeps_nothing(tiny):
     recorder = Recorder(None, keeps=False)
-    recorder.extend(tokens(0, 4))
-    recorder.keep(tokens(0, 4))
-    assert recorder.cache(4).entries == ()
+    recorder.part("here").extend("entry", tokens(0, 4))
+    recorder.part("here").keep("state", tokens(0, 4))
+    assert recorder.cache(4).entries == {}
     ids = torch.randint(0, 37, (2, 9))
     for preset in ("symp-r2", "linear-symp-r2", "symp-difference"):
         assert sf.build(tiny(preset))(ids, ids).cache is None
+
+
+@pytest.mark.parametrize("preset", ["symp-r2", "linear-symp-r2"])
+def test_training_with_a_loss_of_its_own_keeps_nothing_either(preset, tiny, monkeypatch):
+    """A cache is made, by a second pass, only if it is read after all."""
+    made, ids = [], torch.randint(0, 37, (2, 9))
+    init = Recorder.__init__
+    monkeypatch.setattr(
+        Recorder, "__init__", lambda self, *a, **k: (made.append(1), init(self, *a, **k))[1]
+    )
+    model = sf.build(tiny(preset)).double()
+    out = model(ids[:, :5])
+    out.logits.sum().backward()
+    assert not made
+    rest = model(ids[:, 5:], cache=out.cache).logits
+    torch.testing.assert_close(rest, model(ids, use_cache=False).logits[:, 5:])
+    assert made
+    assert model(ids, use_cache=False).cache is None
+    assert model(ids, ids, use_cache=True).cache.length == 9
+    model.eval()
+    assert model(ids).cache.length == 9
 
 
 @torch.no_grad()
@@ -134,10 +158,10 @@ def test_what_a_cache_holds(preset, tiny):
     for n in (1, 9):
         cache = model(torch.randint(0, 37, (2, n)), cache=Cache(capacity=20)).cache
         assert cache.length == n
-        growing = [e for e in cache.entries if isinstance(e, Buffer)]
+        growing = [e for e in cache.entries.values() if isinstance(e, Buffer)]
         assert all(e.data.shape[-2] == 20 and e.filled == n for e in growing)
         assert bool(growing) != preset.startswith("linear")
-        sizes.append([e.shape for e in cache.entries if not isinstance(e, Buffer)])
+        sizes.append([e.shape for e in cache.entries.values() if not isinstance(e, Buffer)])
     assert sizes[0] == sizes[1]
 
 
@@ -156,7 +180,7 @@ def test_numbers_a_token(length, tiny):
     for preset, numbers in wanted.items():
         model = sf.build(tiny(preset))
         cache = model(torch.randint(0, 37, (1, length)), cache=Cache(capacity=20)).cache
-        held = sum(e.data[..., 0, :].numel() for e in cache.entries if isinstance(e, Buffer))
+        held = sum(e.data[..., 0, :].numel() for e in cache.entries.values() if isinstance(e, Buffer))
         assert held == numbers * model.config.n_layer, preset
 
 
@@ -166,3 +190,97 @@ def test_a_cache_of_other_rows_is_refused(tiny):
     cache = model(torch.zeros(2, 4, dtype=torch.long)).cache
     with pytest.raises(InputError, match="2 rows, the tokens are of 3"):
         model(torch.zeros(3, 1, dtype=torch.long), cache=cache)
+
+
+@torch.no_grad()
+def test_a_cache_of_another_model_is_refused(tiny):
+    """Also of one of the same kind, of a copy, and of a view with more loops."""
+    one, other = (sf.build(tiny("gpt")).eval() for _ in range(2))
+    ids = torch.zeros(2, 4, dtype=torch.long)
+    for stranger in (other, sf.build(tiny("symp-r2")), copy.deepcopy(one), one.with_loops(2)):
+        with pytest.raises(InputError, match="another model"):
+            stranger(ids, cache=one(ids).cache)
+    assert one(ids, cache=one(ids).cache).cache.length == 8
+
+
+@torch.no_grad()
+def test_entries_have_names(tiny):
+    ids = torch.zeros(2, 4, dtype=torch.long)
+    names = sf.build(tiny("symp-r2")).eval()(ids).cache.entries.keys()
+    parts = ("key", "value", "turning", "speed")
+    assert set(names) == {f"blocks.{i}.{part}" for i in range(2) for part in parts}
+    twice = sf.build(tiny("symp-strang", n_layer=1)).eval()(ids).cache.entries.keys()
+    assert {"blocks.0.0.key", "blocks.0.1.key"} <= set(twice)
+
+
+@pytest.mark.parametrize("preset", sf.presets())
+@torch.no_grad()
+def test_rows_can_be_selected(preset, redrawn):
+    """In any order and number, as beams are; the cache that was stays valid."""
+    model, ids = redrawn(preset), torch.randint(0, 37, (3, 9))
+    rows = torch.tensor([2, 0, 0, 1])
+    cache = model(ids[:, :5]).cache
+    got = model(ids[rows, 5:], cache=cache.select(rows)).logits
+    torch.testing.assert_close(got, model(ids[rows]).logits[:, 5:])
+    torch.testing.assert_close(model(ids[:, 5:], cache=cache).logits, model(ids).logits[:, 5:])
+    with pytest.raises(InputError, match="rows must be from 0 to 2"):
+        cache.select([3])
+
+
+@torch.no_grad()
+def test_rows_are_selected_with_their_padding(redrawn):
+    model = redrawn("symp-r2")
+    ids, mask = pad_left([[1, 2, 3, 4], [5, 6]])
+    cache = model(ids, attention_mask=mask).cache.select([1])
+    new = torch.tensor([[7]])
+    expected = model(torch.tensor([[5, 6, 7]])).logits[:, -1]
+    torch.testing.assert_close(model(new, cache=cache).logits[:, -1], expected)
+
+
+@pytest.mark.parametrize("preset", ["gpt", "gpt-shift", "symp-r2", "symp-exp-euler", "symp-tao"])
+@torch.no_grad()
+def test_a_cache_can_be_cropped(preset, redrawn):
+    """Going on behind it is going on behind the shorter text; the longer one stays valid."""
+    model, ids = redrawn(preset), torch.randint(0, 37, (2, 9))
+    cache = model(ids, cache=Cache(capacity=20)).cache
+    other = torch.randint(0, 37, (2, 3))
+    short = cache.crop(4)
+    expected = model(torch.cat([ids[:, :4], other], 1)).logits[:, 4:]
+    torch.testing.assert_close(model(other, cache=short).logits, expected)
+    assert cache.crop(9).length == 9
+    torch.testing.assert_close(
+        model(other, cache=cache).logits, model(torch.cat([ids, other], 1)).logits[:, 9:]
+    )
+    assert model(ids, cache=cache.crop(0)).cache.length == 9
+    with pytest.raises(InputError, match="cannot be cropped to 10"):
+        cache.crop(10)
+
+
+@torch.no_grad()
+def test_a_sum_cannot_be_cropped(tiny):
+    cache = sf.build(tiny("linear-gpt")).eval()(torch.zeros(2, 4, dtype=torch.long)).cache
+    assert cache.crop(4).length == 4
+    with pytest.raises(InputError, match="summed up all 4 tokens"):
+        cache.crop(3)
+
+
+@pytest.mark.parametrize("preset", ["gpt", "symp-r2", "linear-symp-exp-euler", "symp-difference"])
+def test_padding_in_a_pass(preset, redrawn):
+    """Rows are what they are alone; padding counts for no loss; a mask must fit the cache."""
+    model, (ids, mask) = redrawn(preset), pad_left([[1, 2, 3, 4, 5], [6, 7, 8]])
+    alone = model(ids[1:, 2:])
+    out = model(ids, attention_mask=mask)
+    torch.testing.assert_close(out.logits[1:, 2:], alone.logits)
+    loss = model(ids, ids, attention_mask=mask).loss
+    rows = [model(ids[:1], ids[:1]).loss * 5, model(ids[1:, 2:], ids[1:, 2:]).loss * 3]
+    torch.testing.assert_close(loss, sum(rows) / 8)
+    new, more = torch.tensor([[3], [4]]), torch.ones(2, 1, dtype=torch.bool)
+    expected = model(new, cache=out.cache).logits
+    for given in (more, torch.cat([mask, more], 1)):
+        got = model(new, cache=out.cache, attention_mask=given).logits
+        torch.testing.assert_close(got, expected)
+    for wrong in (torch.ones(2, 6), torch.zeros(2, 1), torch.ones(2, 3)):
+        with pytest.raises(InputError, match="contradicts the cache"):
+            model(new, cache=out.cache, attention_mask=wrong)
+    with pytest.raises(InputError, match="0 on the left"):
+        model(ids, attention_mask=mask.flip(1))

@@ -1,5 +1,9 @@
 """Configs: every preset builds, nonsense is refused in one line that says what to change."""
 
+import copy
+import pickle
+from dataclasses import replace
+
 import pytest
 
 from sympformer import InputError, ModelConfig, presets
@@ -45,6 +49,7 @@ def test_joint_is_marked_as_leaking():
         ("gpt", {"n_layer": 2.5}, "whole number"),
         ("gpt", {"tie_embeddings": "no"}, "true or false"),
         ("gpt", {"causality": "causal"}, "unknown causality"),
+        ("gpt", {"n_head": True}, "whole number"),
         ("gpt", {"connection": "proposal"}, "form 'velocity'"),
         ("gpt", {"initial_momentum": "embedding"}, "dynamics"),
         ("symp-exp-euler", {"connection": "incoming"}, "form 'velocity'"),
@@ -52,15 +57,21 @@ def test_joint_is_marked_as_leaking():
         ("yurii", {"mlp_velocity": "own"}, "dynamics 'symp'"),
         ("yurii", {"lookahead": False}, "'polyak'"),
         ("symp-h0", {"splitting": "euler"}, "another dynamics"),
-        ("linear-symp-exp-euler", {"normalizer": "length"}, "attention 'softmax'"),
-        ("symp-r2", {"ridge": 0.5}, "attention 'linear' and a connection"),
-        ("linear-symp-h0", {"ridge": 0.5}, "attention 'linear' and a connection"),
+        ("linear-symp-exp-euler", {"normalizer": "length"}, "of attention 'softmax'"),
+        ("symp-r2", {"normalizer": "length"}, "needs form 'momentum'"),
+        ("symp-r2", {"ridge": 0.5}, "of attention 'linear' and 'tied-linear', not of 'softmax'"),
+        ("linear-symp-h0", {"ridge": 0.5}, "needs a connection"),
         ("linear-symp-r2", {"ridge": 0}, "greater than 0"),
-        ("linear-symp-r2", {"ridge": "small"}, "greater than 0"),
-        ("symp-r2", {"geometry": "tied"}, "n_head = 1"),
-        ("symp-r2", {"geometry": "tied", "n_head": 1, "heads": "averaged"}, "geometry 'free'"),
+        ("linear-symp-r2", {"ridge": "small"}, "ridge must be a finite number"),
+        ("linear-symp-r2", {"ridge": float("nan")}, "ridge must be a finite number"),
+        ("symp-r2", {"attention": "sofmax"}, "did you mean 'softmax'"),
+        ("symp-r2", {"attention": "tied-softmax"}, "n_head = 1"),
+        ("symp-r2", {"attention": "tied-softmax", "n_head": 1, "heads": "averaged"}, "not of 'tied"),
+        ("symp-r2", {"drift": "before"}, "form 'momentum' and a scheme of first order"),
+        ("symp-ab2", {"drift": "before"}, "a scheme of first order"),
         ("symp-h0", {"initial_step": 0.1}, "form 'momentum'"),
         ("symp-ab2", {"initial_step": -0.1}, "greater than 0"),
+        ("symp-ab2", {"initial_step": float("inf")}, "finite"),
         ("gpt", {"token_shift": True}, "tie_embeddings = false"),
         ("yurii", {"initial_momentum": "difference"}, "tie_embeddings = false"),
         ("gpt-untied", {"initial_momentum": "difference"}, "dynamics"),
@@ -75,3 +86,20 @@ def test_nonsense_is_refused_in_one_line(preset, overrides, says):
     with pytest.raises(InputError, match=says) as refused:
         ModelConfig.preset(preset, **overrides)
     assert "\n" not in str(refused.value)
+
+
+def test_options_of_the_attention_are_fields_by_name():
+    config = ModelConfig.preset("linear-symp-r2", ridge=0.3)
+    assert (config.ridge, config.options) == (0.3, {"heads": "independent", "ridge": 0.3})
+    assert ModelConfig(**config.to_dict()) == config
+    assert replace(config, ridge=0.4).ridge == 0.4
+    assert replace(config, n_layer=3).ridge == 0.3
+    assert copy.deepcopy(config) == pickle.loads(pickle.dumps(config)) == config
+    assert hash(config) == hash(ModelConfig(**config.to_dict()))
+    with pytest.raises(AttributeError, match="normalizer"):
+        _ = config.normalizer
+
+
+def test_an_unknown_option_gets_a_hint():
+    with pytest.raises(InputError, match="did you mean 'ridge'"):
+        ModelConfig.preset("linear-symp-r2", rigde=0.3)

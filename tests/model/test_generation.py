@@ -12,8 +12,8 @@ VARIANTS = [
     *((name, {}) for name in sf.presets()),
     ("symp-r2", {"initial_momentum": "difference", "tie_embeddings": False, "lookahead": True}),
     ("symp-exp-euler", {"heads": "averaged"}),
-    ("symp-exp-euler", {"geometry": "tied", "n_head": 1}),
-    ("linear-symp-r2", {"geometry": "tied", "n_head": 1}),
+    ("symp-exp-euler", {"attention": "tied-softmax", "n_head": 1}),
+    ("linear-symp-r2", {"attention": "tied-linear", "n_head": 1}),
     ("gpt", {"injection": True}),
 ]
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import sympformer as sf
+from sympformer.attention.past import NoPast
 from sympformer.model.cache import Recorder
 
 
@@ -18,7 +19,7 @@ def unit_input(model, tokens):
 
 
 def start(model, tokens, past=None):
-    return model.inputs(tokens, past or Recorder(None))
+    return model.inputs(tokens, NoPast() if past is None else past.part("inputs"))
 
 
 def test_untied_input_has_unit_size(tiny, tokens):
@@ -48,12 +49,12 @@ def test_difference_starts_from_one_and_shift_from_zero(tiny, tokens):
     assert (difference.a == 1).all()
     assert (difference.b == 1).all()
     shifted = sf.build(tiny("gpt-shift"))
-    assert not shifted.inputs.shift.any()
+    assert not shifted.inputs.shift.weight.any()
     plain = sf.build(tiny("gpt-untied"))
     plain.load_state_dict(shifted.state_dict(), strict=False)
     torch.testing.assert_close(shifted(tokens).logits, plain(tokens).logits)
     with torch.no_grad():
-        shifted.inputs.shift.fill_(0.5)
+        shifted.inputs.shift.weight.fill_(0.5)
     e = unit_input(shifted, tokens)
     moved = start(shifted, tokens).x - start(plain, tokens).x
     torch.testing.assert_close(moved[:, 1:], e[:, :-1] / 2)
@@ -64,7 +65,7 @@ def test_difference_starts_from_one_and_shift_from_zero(tiny, tokens):
 def test_the_cache_keeps_the_last_input(preset, tiny, tokens):
     model = sf.build(tiny(preset))
     if model.inputs.shift is not None:
-        torch.nn.init.ones_(model.inputs.shift)
+        torch.nn.init.ones_(model.inputs.shift.weight)
     whole = start(model, tokens)
     past = Recorder(None)
     start(model, tokens[:, :4], past)
@@ -82,5 +83,5 @@ def test_injected_table_enters_every_layer(tiny, tokens):
     stream = start(model, tokens)
     with torch.no_grad():
         model.blocks[1].injection.raw.fill_(-3.0)
-    moved = model.blocks[1](model.blocks[0](stream, Recorder(None)), Recorder(None))
+    moved = model.blocks[1](model.blocks[0](stream))
     torch.testing.assert_close(moved.x - stream.x, -2 * table)

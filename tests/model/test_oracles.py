@@ -7,8 +7,8 @@ import torch
 
 import sympformer as sf
 from sympformer.attention import naive
-from sympformer.model.cache import Recorder
-from sympformer.model.oracles import attention_oracle
+from sympformer.attention.past import NoPast
+from sympformer.model.attentions import attention_oracle
 
 CAUSALITIES = ["prefix", "joint"]
 D = 6
@@ -17,7 +17,9 @@ D = 6
 @pytest.fixture
 def make(tiny):
     def make(preset, **options):
-        oracle = attention_oracle(tiny(preset, n_embd=D, **options)).double()
+        c = tiny(preset, n_embd=D, **options)
+        oracle = attention_oracle(c.attention, D, c.n_head, c.reads(), c.causality, c.options)
+        oracle = oracle.double()
         for p in oracle.parameters():
             torch.nn.init.normal_(p, std=0.4)
         return oracle
@@ -43,12 +45,12 @@ def linear_matrices(oracle):
 
 @pytest.mark.parametrize("causality", CAUSALITIES)
 def test_tied_softmax_is_the_theory_in_momentum_form(make, causality):
-    oracle = make("symp-exp-euler", geometry="tied", n_head=1, causality=causality)
+    oracle = make("symp-exp-euler", attention="tied-softmax", n_head=1, causality=causality)
     x, p = tokens(), tokens(1)
     A, B = softmax_matrices(oracle)
     torch.testing.assert_close(A, A.mT)
     assert torch.linalg.eigvalsh(B).min() > 0
-    field = oracle(x, Recorder(None))
+    field = oracle(x, NoPast())
     velocity, force = naive.softmax_field(x, p, A, B, causality)
     torch.testing.assert_close(field.velocity(p), velocity)
     torch.testing.assert_close(field.force(p), force)
@@ -56,18 +58,18 @@ def test_tied_softmax_is_the_theory_in_momentum_form(make, causality):
 
 @pytest.mark.parametrize("causality", CAUSALITIES)
 def test_tied_softmax_is_the_theory_in_velocity_form(make, causality):
-    oracle = make("symp-r2", geometry="tied", n_head=1, causality=causality)
+    oracle = make("symp-r2", attention="tied-softmax", n_head=1, causality=causality)
     x, u = tokens(), tokens(1)
-    field = oracle(x, Recorder(None))
+    field = oracle(x, NoPast())
     expected = naive.softmax_acceleration(x, u, *softmax_matrices(oracle), causality)
     torch.testing.assert_close(field.attention() - field.connection(u), expected)
 
 
 @pytest.mark.parametrize("causality", CAUSALITIES)
 def test_tied_linear_is_the_theory_in_momentum_form(make, causality):
-    oracle = make("linear-symp-exp-euler", geometry="tied", n_head=1, causality=causality)
+    oracle = make("linear-symp-exp-euler", attention="tied-linear", n_head=1, causality=causality)
     x, y = tokens(), tokens(1)
-    field = oracle(x, Recorder(None))
+    field = oracle(x, NoPast())
     A, V = linear_matrices(oracle)
     torch.testing.assert_close(V, V.mT)
     velocity, force = naive.linear_field(x, y, A, V, causality)
@@ -79,10 +81,10 @@ def test_tied_linear_is_the_theory_in_momentum_form(make, causality):
 @pytest.mark.parametrize("causality", CAUSALITIES)
 def test_tied_linear_is_the_theory_in_velocity_form(make, causality):
     """Up to λ V x, a map of each token by itself, which is left to the MLP."""
-    options = {"geometry": "tied", "n_head": 1, "causality": causality, "ridge": 0.3}
+    options = {"attention": "tied-linear", "n_head": 1, "causality": causality, "ridge": 0.3}
     oracle = make("linear-symp-r2", **options)
     x, u = tokens(), tokens(1)
-    field = oracle(x, Recorder(None))
+    field = oracle(x, NoPast())
     A, V = linear_matrices(oracle)
     expected = naive.linear_acceleration(x, u, A, V, 0.3, causality)
     got = field.attention() + 0.3 * x @ V - field.connection(u)
@@ -93,7 +95,7 @@ def test_free_linear_momentum_form_is_a_sum_over_heads(make):
     """Token by token from docs/linear.md, three heads of two features."""
     oracle = make("linear-symp-exp-euler", n_head=3)
     x, y = tokens(), tokens(1)
-    field = oracle(x, Recorder(None))
+    field = oracle(x, NoPast())
     velocity, force = field.velocity(y), field.force(y)
     query, key = (w.unflatten(0, (3, 2)) for w in oracle.qk.weight.chunk(2))
     mobility = oracle.mobility.weight.unflatten(0, (3, 2))
@@ -118,27 +120,29 @@ def test_free_linear_attention_is_averaged_over_the_prefix(make):
     )
     mean = (q @ k.mT / math.sqrt(3)).tril() @ v / torch.arange(1, 10)[:, None]
     expected = mean.transpose(1, 2).flatten(-2) @ oracle.out.weight.T
-    torch.testing.assert_close(oracle(x, Recorder(None)).attention(), expected)
+    torch.testing.assert_close(oracle(x, NoPast()).attention(), expected)
 
 
 @pytest.mark.parametrize("preset", ["linear-gpt", "linear-symp-r2", "linear-symp-tao"])
 def test_the_state_of_linear_attention_does_not_grow(preset, tiny):
     model = sf.build(tiny(preset))
     ids = torch.randint(0, 37, (2, 20))
-    sizes = [[e.shape for e in model(ids[:, :n]).cache.entries] for n in (1, 20)]
+    sizes = [
+        {name: e.shape for name, e in model(ids[:, :n]).cache.entries.items()} for n in (1, 20)
+    ]
     assert sizes[0] == sizes[1]
 
 
 @pytest.mark.parametrize("preset", ["gpt", "yurii"])
 def test_euler_splitting_adds_both_oracles_at_one_point(preset, tiny):
     model = sf.build(tiny(f"{preset}-euler")).double()
-    block, past = model.blocks[0], Recorder(None)
+    block, past = model.blocks[0], NoPast()
     stream = model.inputs(torch.randint(0, 37, (2, 7)), past)
     part = block.attention
     at = part.norm(stream.x) if preset == "gpt" else part.look(stream.x, stream.p)
     both = part.oracle.attention(at, past).attention() + part.oracle.mlp(at)
     step = both if preset == "gpt" else part.norm_v(part.propose(stream.p, both))
-    torch.testing.assert_close(block(stream, Recorder(None)).x, stream.x + step)
+    torch.testing.assert_close(block(stream).x, stream.x + step)
 
 
 def test_rivals_are_yurii_with_one_change(tiny):

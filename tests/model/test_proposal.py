@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from sympformer.model.heads import Heads
+from sympformer.model.oracle import AttentionOracle
 from sympformer.model.proposal import Proposal
 
 
 @pytest.fixture
-def proposal(tiny):
-    return Proposal(Heads(tiny("symp-r2")))
+def proposal():
+    return Proposal(AttentionOracle(16, 2))
 
 
 def inputs():

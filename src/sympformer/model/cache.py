@@ -139,7 +139,8 @@ class Recorder:
             )
         self.length, self.padding, self.keeps = cache.length, cache.padding, keeps
         self.capacity, self.limit, self.owner = cache.capacity, limit, owner
-        self.old, self.new = cache.entries, dict[str, Entry]()
+        self.old = cache.entries
+        self.new: dict[str, Entry] = {}
 
     def part(self, name: str) -> "Part":
         """The past of one part of the model."""
