@@ -1,10 +1,12 @@
 """From a run to its tables, its file and its figure."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from sympformer.bench import (
     BenchReport,
@@ -13,6 +15,7 @@ from sympformer.bench import (
     bench,
     existing,
     grid,
+    operations,
     ratio,
     write_report,
 )
@@ -123,6 +126,19 @@ def test_a_run_of_everything(tmp_path):
         stored["machine"]
     )
     assert stored["results"][0]["case"] == asdict(replace(FIRST, measure="step"))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_process_is_left_as_it_was(fails, monkeypatch):
+    """Its threads and its random state."""
+    torch.manual_seed(7)
+    threads, before = torch.get_num_threads(), torch.get_rng_state()
+    if fails:
+        monkeypatch.setattr(operations, "adamw", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+        bench({"one": [FIRST, replace(FIRST, model="symp-r2")]}, rounds=1)
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_model_that_does_not_fit_is_reported():
