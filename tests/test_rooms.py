@@ -60,6 +60,7 @@ def test_the_engine_knows_no_files():
 
 def test_the_allocator_is_set_by_programs_only():
     """Its thresholds cannot be put back."""
-    users = {name for name, path in FILES.items() if "keep_freed_memory(" in path.read_text("utf-8")}
+    sources = {name: path.read_text(encoding="utf-8") for name, path in FILES.items()}
+    users = {name for name, source in sources.items() if "keep_freed_memory(" in source}
     programs = {"bench.memory"}  # measures in a process of its own
     assert users - programs - {"machine"} == {"commands.bench", "commands.study", "commands.train"}
