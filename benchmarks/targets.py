@@ -5,11 +5,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 import tyro
-from rich.console import Console
 
-from sympformer.bench import Progress, Report, bench
+from sympformer import machine
+from sympformer.bench import BenchProgress, BenchReport, bench
 from sympformer.bench.figure import write_figure
 from sympformer.bench.table import tables
 from sympformer.bench.targets import Group, load_targets, target_dicts, target_table
@@ -42,27 +41,24 @@ def run(options: Options) -> None:
     groups = {group.name: group for group in load_targets(options.targets)}
     chosen = [lookup(groups, name, "group of targets") for name in options.only or groups]
     if options.redraw is not None:
-        write(Report.load(options.redraw), chosen, options.redraw.with_suffix(""))
+        write(BenchReport.load(options.redraw), chosen, options.redraw.with_suffix(""))
         return
     if options.rounds < 1 or options.threads < 1:
         raise InputError("rounds and threads must be at least 1")
-    torch.set_num_threads(options.threads)
     cases = {group.name: group.cases for group in chosen if group.possible}
     if not cases:
         raise InputError("all chosen targets need a GPU, and there is none here")
-    report = bench(cases, options.rounds, Progress())
-    machine = re.sub(r"[^a-z0-9]+", "-", str(report.machine["device"]).lower()).strip("-")
-    write(report, chosen, options.out / f"{report.machine['date'][:10]}-{machine}")
+    machine.keep_freed_memory()
+    with machine.threads(options.threads):
+        report = bench(cases, options.rounds, BenchProgress())
+    device = re.sub(r"[^a-z0-9]+", "-", str(report.machine["device"]).lower()).strip("-")
+    write(report, chosen, options.out / f"{report.machine['date'][:10]}-{device}")
 
 
-def write(report: Report, groups: list[Group], stem: Path) -> None:
+def write(report: BenchReport, groups: list[Group], stem: Path) -> None:
     """Print the targets; write the numbers, the tables and the figure."""
     table, numbers, text = target_table(groups, report), f"{stem}.json", f"{stem}.md"
-    console = Console()
-    if console.is_terminal:
-        console.print(table.rich())
-    else:
-        console.out(table.markdown(), highlight=False)
+    table.print()
     report.save(Path(numbers), targets=target_dicts(groups, report))
     with atomic(text) as partial:
         partial.write_text("\n".join(t.markdown() for t in (table, *tables(report))))

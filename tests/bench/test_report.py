@@ -1,12 +1,24 @@
 """From a run to its tables, its file and its figure."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from sympformer.bench import Case, Report, Result, bench, existing, grid, ratio, write_report
+from sympformer.bench import (
+    BenchReport,
+    BenchResult,
+    Case,
+    bench,
+    existing,
+    grid,
+    operations,
+    ratio,
+    write_report,
+)
 from sympformer.bench.figure import draw
 from sympformer.bench.table import FAILED, tables
 from sympformer.errors import InputError
@@ -25,13 +37,13 @@ MACHINE = {
 }
 
 
-def result(model: str, seconds=(), length: int = 16, **others) -> Result:
+def result(model: str, seconds=(), length: int = 16, **others) -> BenchResult:
     case = replace(FIRST, model=model, length=length, measure=others.pop("measure", "step"))
-    return Result(case, f"T {length}", 2 * length, 6.4e6, 1234, tuple(seconds), **others)
+    return BenchResult(case, f"T {length}", 2 * length, 6.4e6, 1234, tuple(seconds), **others)
 
 
 @pytest.fixture
-def report() -> Report:
+def report() -> BenchReport:
     results = [
         result("plain-gpt", (1.0, 1.0, 2.0)),
         result("gpt", (0.5, 0.5, 1.0)),
@@ -42,7 +54,7 @@ def report() -> Report:
         result("plain-gpt", measure="memory", whole=300 * 2**20, increment=100 * 2**20),
         result("symp-r2", measure="memory", whole=330 * 2**20, increment=150 * 2**20),
     ]
-    return Report(MACHINE, {"cpu float32": 1e9}, tuple(results))
+    return BenchReport(MACHINE, {"cpu float32": 1e9}, tuple(results))
 
 
 def test_ratios_are_made_round_by_round(report):
@@ -73,7 +85,7 @@ def test_tables(report):
 def test_the_file_gives_the_report_back_and_the_figure_again(report, tmp_path):
     first = write_report(report, tmp_path / "one")
     assert [p.name for p in first] == ["results.json", "table.md", "cost.png", "cost.svg"]
-    again = Report.load(tmp_path / "one" / "results.json")
+    again = BenchReport.load(tmp_path / "one" / "results.json")
     assert again == report
     second = write_report(again, tmp_path / "two")
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
@@ -86,7 +98,7 @@ def test_a_line_needs_several_lengths(report):
     assert labels == {"plain-gpt", "gpt"}  # symp-r2 has one time only
     line = next(h for h in axes.get_lines() if str(h.get_label()).startswith("plain-gpt"))
     assert list(line.get_ydata()) == pytest.approx([1e6 / 32, 1e6 / 64])
-    assert draw(Report(MACHINE, report.peak, report.results[:3])) is None
+    assert draw(BenchReport(MACHINE, report.peak, report.results[:3])) is None
 
 
 @pytest.mark.parametrize("text", [None, "{", "{}", '{"machine": {}, "peak": {}, "results": [1]}'])
@@ -95,7 +107,7 @@ def test_a_bad_file_is_refused(text, tmp_path):
     if text is not None:
         path.write_text(text)
     with pytest.raises(InputError, match=r"results\.json"):
-        Report.load(path)
+        BenchReport.load(path)
 
 
 def test_a_run_of_everything(tmp_path):
@@ -114,6 +126,19 @@ def test_a_run_of_everything(tmp_path):
         stored["machine"]
     )
     assert stored["results"][0]["case"] == asdict(replace(FIRST, measure="step"))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_process_is_left_as_it_was(fails, monkeypatch):
+    """Its threads and its random state."""
+    torch.manual_seed(7)
+    threads, before = torch.get_num_threads(), torch.get_rng_state()
+    if fails:
+        monkeypatch.setattr(operations, "adamw", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+        bench({"one": [FIRST, replace(FIRST, model="symp-r2")]}, rounds=1)
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_model_that_does_not_fit_is_reported():
@@ -154,7 +179,7 @@ def test_the_model_beside_has_the_same_form_if_it_can():
 
     plain, gpt, gpt_tiled = made("plain-gpt", "auto"), made("gpt", "auto"), made("gpt", "tiled")
     tiled, swept = made("symp-r2", "tiled"), made("symp-r2", "sweep")
-    report = Report(MACHINE, {}, (plain, gpt, gpt_tiled, tiled, swept))
+    report = BenchReport(MACHINE, {}, (plain, gpt, gpt_tiled, tiled, swept))
     assert report.beside(tiled, "gpt") is gpt_tiled
     assert report.beside(swept, "gpt") is gpt
     assert report.beside(swept) is plain
@@ -187,4 +212,4 @@ def test_what_has_no_meaning_together_is_refused():
 def test_results_are_kept_in_a_path(report, tmp_path: Path):
     report.save(tmp_path / "new" / "r.json", targets=[{"met": "yes"}])
     assert json.loads((tmp_path / "new" / "r.json").read_text())["targets"] == [{"met": "yes"}]
-    assert Report.load(tmp_path / "new" / "r.json") == report
+    assert BenchReport.load(tmp_path / "new" / "r.json") == report

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sympformer.bench import Report, Result
+from sympformer.bench import BenchReport, BenchResult
 from sympformer.bench.targets import load_targets, target_dicts, target_table
 from sympformer.errors import InputError
 
@@ -52,22 +52,22 @@ def test_the_shipped_targets_are_sound():
             assert {target.of, target.over} - {None} <= set(group.cases)
 
 
-def judged(groups, memory: Result) -> list[dict]:
+def judged(groups, memory: BenchResult) -> list[dict]:
     one, two = groups
     seconds = {"plain-gpt": (1.0, 1.0, 1.0), "symp-h0": (2.0, 2.0, 3.0), "gpt": (4.0,) * 3}
-    times = [Result(c, one.name, 32, 1.6e9, 10, seconds[c.model]) for c in one.cases]
+    times = [BenchResult(c, one.name, 32, 1.6e9, 10, seconds[c.model]) for c in one.cases]
     plain = next(c for c in two.cases if c.model == "plain-gpt")
-    other = Result(plain, two.name, 16, 0.0, 10, whole=200, increment=100)
+    other = BenchResult(plain, two.name, 16, 0.0, 10, whole=200, increment=100)
     machine = {"device": "m", "threads": 1, "load": None}
     machine |= dict.fromkeys(("torch", "commit", "date", "command"), "x")
-    report = Report(machine, {"cpu float32": 1e9}, (*times, memory, other))
+    report = BenchReport(machine, {"cpu float32": 1e9}, (*times, memory, other))
     assert target_table(groups, report).markdown().count("\n| tiny") == 3
     return target_dicts(groups, report)
 
 
-def memory(groups, whole: int, increment: int) -> Result:
+def memory(groups, whole: int, increment: int) -> BenchResult:
     case = next(c for c in groups[1].cases if c.model == "gpt")
-    return Result(case, "two", 16, 0.0, 10, whole=whole, increment=increment)
+    return BenchResult(case, "two", 16, 0.0, 10, whole=whole, increment=increment)
 
 
 def test_limits_are_judged(groups):
@@ -90,7 +90,7 @@ def test_memory_must_meet_the_limit_twice(groups):
 def test_what_did_not_run_is_said(groups):
     failed = memory(groups, 0, 0)
     assert judged(groups, failed)[2]["met"] == "out of memory"
-    empty = Report(
+    empty = BenchReport(
         {
             **dict.fromkeys(("device", "torch", "commit", "date", "command"), "x"),
             "threads": 2,

@@ -5,8 +5,8 @@ import torch
 
 from sympformer.bench import timing
 from sympformer.bench.case import Case
-from sympformer.bench.machine import matmul_peak
 from sympformer.bench.memory import fresh_peak
+from sympformer.bench.roofline import matmul_peak
 from sympformer.bench.timing import interleave
 
 SMALL = Case("plain-gpt", length=16, batch_size=2, n_layer=1, n_head=2, n_embd=16, vocab_size=1000)

@@ -6,7 +6,7 @@ import pytest
 from sympformer.errors import InputError
 from sympformer.study import RunResult, summarise
 from sympformer.study.results import Curve
-from sympformer.study.statistics import Difference, Mean, steps_to
+from sympformer.study.statistics import Mean, PairedDifference, steps_to
 
 
 def curve(*losses: float) -> Curve:
@@ -22,7 +22,7 @@ def test_the_spread_of_one_seed_is_unknown():
 def test_the_paired_difference_is_the_textbook_one():
     values = {0: 2.0, 1: 2.1, 2: 1.9}
     reference = {0: 2.3, 1: 2.2, 2: 2.1}
-    difference = Difference.paired(values, reference)
+    difference = PairedDifference.paired(values, reference)
     assert difference
     assert difference.mean == pytest.approx(-0.2)
     # Differences -.3, -.1, -.2: sd .1, standard error .1/√3, and 4.3027 is the .975 quantile of t
@@ -34,14 +34,14 @@ def test_the_paired_difference_is_the_textbook_one():
 
 
 def test_only_common_seeds_are_paired():
-    difference = Difference.paired({0: 1.0, 1: 5.0}, {1: 4.0, 2: 9.0})
-    assert difference == Difference(1.0, None, None, seeds=(1,))
-    assert Difference.paired({0: 1.0}, {1: 1.0}) is None
+    difference = PairedDifference.paired({0: 1.0, 1: 5.0}, {1: 4.0, 2: 9.0})
+    assert difference == PairedDifference(1.0, None, None, seeds=(1,))
+    assert PairedDifference.paired({0: 1.0}, {1: 1.0}) is None
 
 
 def test_differences_that_do_not_vary_have_no_interval():
-    difference = Difference.paired({0: 1.5, 1: 2.5}, {0: 1.0, 1: 2.0})
-    assert difference == Difference(0.5, None, None, seeds=(0, 1))
+    difference = PairedDifference.paired({0: 1.5, 1: 2.5}, {0: 1.0, 1: 2.0})
+    assert difference == PairedDifference(0.5, None, None, seeds=(0, 1))
 
 
 def test_steps_are_interpolated_between_evaluations():

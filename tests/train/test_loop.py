@@ -1,42 +1,24 @@
 """The training loop: exact resuming, pairing, accumulation, and stopping before damage."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from sympformer import InputError
-from sympformer.data import Corpus, load_tokenizer
-from sympformer.train import RunConfig, TrainConfig, load_model, loop, train
-from sympformer.train.loop import Run, resolve_device
+from sympformer import InputError, machine
+from sympformer.data import load_tokenizer
+from sympformer.train import RunConfig, load_model, loop, train
+from sympformer.train.folder import RunFolder
+from sympformer.train.loop import Run
 
 
-@pytest.fixture
-def corpus():
-    """Noisy counting: next = this + 1 or + 2, so that there is something to learn."""
-    steps = np.random.default_rng(0).integers(1, 3, size=4000)
-    stream = (np.cumsum(steps) % 200).astype(np.uint16)
-    floor = np.full(1000, np.log(2), dtype=np.float32)
-    return Corpus(
-        name="counting",
-        train=stream[:3000],
-        valid=stream[3000:],
-        tokenizer=load_tokenizer("byte"),
-        floor=floor,
-        digest="counting-1",
-        bytes_per_token=1.0,
-    )
-
-
-@pytest.fixture
-def config(tiny):
-    return RunConfig(
-        preset="symp-h0",
-        model=tiny("symp-h0", vocab_size=257),
-        train=TrainConfig(steps=6, batch_size=4, warmup=2, eval_every=3, eval_blocks=8),
-    )
+def new_run(config, corpus, path):
+    """A run with the weights of seed 0."""
+    torch.manual_seed(0)
+    return Run(config, corpus, RunFolder(path), torch.device("cpu"))
 
 
 def metrics(folder):
@@ -101,22 +83,13 @@ def test_the_saved_model_has_the_final_loss(corpus, config, tmp_path):
     assert found.loss == pytest.approx(summary["final_loss"], abs=1e-6)
 
 
-def test_looped_blocks_are_saved_once_and_read_back(corpus, config, tiny, tmp_path):
-    looped = tiny("symp-exp-euler", vocab_size=257, n_layer=4, unique_layers=2, loop_scalars="own")
-    train(replace(config, preset="symp-exp-euler", model=looped), corpus, tmp_path)
-    model = load_model(tmp_path)
-    assert model.blocks[2].mlp.oracle is model.blocks[0].mlp.oracle
-    stored = sum(p.numel() * 4 for p in model.parameters())
-    assert (tmp_path / "model.safetensors").stat().st_size < stored + 20_000
-
-
 def test_resuming_repeats_the_uninterrupted_run(corpus, config, tmp_path):
     train(config, corpus, tmp_path / "whole")
-    run = Run(config, corpus, tmp_path / "cut")
+    run = new_run(config, corpus, tmp_path / "cut")
     run.start()
     for _ in range(5):  # the checkpoint is at step 3; the updates after it are lost
         run.update()
-        if run.step == 3:
+        if run.evaluation_is_due:
             run.evaluate()
             run.save()
     train(config, corpus, tmp_path / "cut", resume=True)
@@ -127,7 +100,7 @@ def test_resuming_repeats_the_uninterrupted_run(corpus, config, tmp_path):
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(corpus, config, tmp_path):
-    run = Run(config, corpus, tmp_path)
+    run = new_run(config, corpus, tmp_path)
     run.start()
     run.update()
     train(config, corpus, tmp_path, resume=True)
@@ -141,54 +114,75 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(corpus, config, t
     ]
 
 
-def test_a_half_written_line_of_metrics_is_dropped(corpus, config, tmp_path):
-    train(replace(config, train=replace(config.train, steps=3)), corpus, tmp_path)
-    with open(tmp_path / "metrics.jsonl", "a") as stream:
-        stream.write('{"event": "tra')
-    train(config, corpus, tmp_path, resume=True)
-    assert metrics(tmp_path)[-1]["step"] == 6
-
-
 def test_presets_see_the_same_batches(corpus, config, tiny, tmp_path):
     runs = [
-        Run(replace(config, preset=name, model=tiny(name, vocab_size=257)), corpus, tmp_path / name)
+        new_run(replace(config, model=tiny(name, vocab_size=257)), corpus, tmp_path / name)
         for name in ("gpt", "symp-r2")
     ]
     for _ in range(3):
-        (a, b), (c, d) = (next(run.loader) for run in runs)
+        (a, b), (c, d) = (next(run.engine.loader) for run in runs)
         assert torch.equal(a, c)
         assert torch.equal(b, d)
 
 
-def test_accumulation_is_one_large_batch(corpus, config, tmp_path):
-    large = replace(config, train=replace(config.train, batch_size=4, accumulation=1))
-    small = replace(config, train=replace(config.train, batch_size=2, accumulation=2))
-    rows = []
-    for name, c in (("large", large), ("small", small)):
-        run = Run(c, corpus, tmp_path / name)
-        run.start()
-        rows.append(run.update())
-    assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-5)
-    assert rows[0]["grad_norm"] == pytest.approx(rows[1]["grad_norm"], rel=1e-4)
+def test_divergence_keeps_the_last_checkpoint(corpus, config, tmp_path, monkeypatch):
+    whole = Run.update
+
+    def update(self):
+        if self.engine.step == 4:
+            with torch.no_grad():
+                self.model.norm.weight[0] = float("nan")
+        return whole(self)
+
+    monkeypatch.setattr(Run, "update", update)
+    with pytest.raises(
+        InputError,
+        match=r"diverged at step 4: the loss and .* not applied and the last checkpoint is kept",
+    ):
+        train(config, corpus, tmp_path)
+    assert RunFolder(tmp_path).state()["step"] == 3
+    assert all(p.isfinite().all() for p in load_model(tmp_path).parameters())
 
 
-def test_divergence_stops_before_the_update(corpus, config, tmp_path):
-    run = Run(config, corpus, tmp_path)
+def test_only_the_first_rank_writes(corpus, config, tmp_path):
+    run = new_run(config, corpus, tmp_path / "run")
+    run.engine.rank = 1
     run.start()
-    for _ in range(3):
-        run.update()
+    assert run.update()["step"] == 1
     run.evaluate()
     run.save()
-    kept = (tmp_path / "model.safetensors").read_bytes()
-    with torch.no_grad():
-        run.model.norm.weight[0] = float("nan")
-    before = run.model.blocks[0].mlp.oracle.expand.weight.clone()
-    with pytest.raises(
-        InputError, match="diverged at step 3: the loss and the gradient of the embeddings"
-    ):
-        run.update()
-    assert torch.equal(before, run.model.blocks[0].mlp.oracle.expand.weight)
-    assert (tmp_path / "model.safetensors").read_bytes() == kept
+    run.summarise()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_process_is_left_as_it_was(corpus, config, tmp_path, fails, monkeypatch):
+    """Its threads and its random state; what is drawn inside comes from the config's seed."""
+    inside = []
+    whole = Run.update
+
+    def update(self):
+        inside.append((torch.get_num_threads(), torch.rand(1).item()))
+        if fails:
+            raise RuntimeError("inside")
+        return whole(self)
+
+    monkeypatch.setattr(Run, "update", update)
+    monkeypatch.setattr(machine, "keep_freed_memory", lambda: pytest.fail("of the whole process"))
+    threads = torch.get_num_threads()
+    own = replace(config, train=replace(config.train, threads=threads + 1))
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        with pytest.raises(RuntimeError, match="inside") if fails else nullcontext():
+            train(own, corpus, tmp_path / str(seed))
+        assert torch.get_num_threads() == threads
+        assert torch.equal(torch.get_rng_state(), before)
+        states.append(inside[:])
+        inside.clear()
+    assert states[0] == states[1]
+    assert states[0][0][0] == threads + 1
 
 
 def test_a_folder_with_a_run_is_not_overwritten(corpus, config, tmp_path):
@@ -203,24 +197,14 @@ def test_other_data_is_refused_on_resume(corpus, config, tmp_path):
         train(config, replace(corpus, digest="other"), tmp_path, resume=True)
 
 
-def test_a_corrupt_file_is_refused(corpus, config, tmp_path):
-    train(config, corpus, tmp_path)
-    for name in ("checkpoint.pt", "model.safetensors"):
-        content = (tmp_path / name).read_bytes()
-        (tmp_path / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match=r"checkpoint\.pt is corrupt"):
-        train(config, corpus, tmp_path, resume=True)
-    with pytest.raises(InputError, match=r"model\.safetensors is corrupt"):
-        load_model(tmp_path)
-
-
 def test_bad_input(corpus, config, tmp_path, tiny):
     with pytest.raises(InputError, match="smaller than the tokenizer's 257"):
         train(replace(config, model=tiny("gpt")), corpus, tmp_path)
     with pytest.raises(InputError, match="needs 25"):
         train(config, replace(corpus, train=corpus.train[:20]), tmp_path)
+    far = replace(config, train=replace(config.train, device="cuda:77"))
     with pytest.raises(InputError, match="not available"):
-        resolve_device("cuda:7" if not torch.cuda.is_available() else "nonsense")
+        train(far, corpus, tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
         train(config, corpus, tmp_path / "file" / "run")

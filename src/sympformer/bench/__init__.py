@@ -2,18 +2,18 @@
 
 from sympformer.bench.case import MEASURES, PLAIN, Case
 from sympformer.bench.grid import existing, grid
-from sympformer.bench.progress import Progress
+from sympformer.bench.progress import BenchProgress
 from sympformer.bench.report import print_tables, write_report
-from sympformer.bench.results import Report, Result, ratio
+from sympformer.bench.results import BenchReport, BenchResult, ratio
 from sympformer.bench.run import bench
 
 __all__ = [
     "MEASURES",
     "PLAIN",
+    "BenchProgress",
+    "BenchReport",
+    "BenchResult",
     "Case",
-    "Progress",
-    "Report",
-    "Result",
     "bench",
     "existing",
     "grid",

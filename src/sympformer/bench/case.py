@@ -1,11 +1,12 @@
 """What is measured: a model, a size, a device, and what is done with it."""
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from sympformer import machine
 from sympformer.attention import forms
 from sympformer.bench.yardstick import PlainGPT
 from sympformer.errors import InputError, lookup
@@ -89,12 +90,12 @@ class Case:
 
     def build(self, block_size: int) -> LanguageModel | PlainGPT:
         """The model, on its device, its weights from seed 0."""
-        torch.manual_seed(0)
-        if self.model == PLAIN:
-            sizes = self.vocab_size, block_size, self.n_layer, self.n_head, self.n_embd
-            model = PlainGPT(*sizes)
-        else:
-            model = build(self.config(block_size))
+        with machine.seeded(0):
+            if self.model == PLAIN:
+                sizes = self.vocab_size, block_size, self.n_layer, self.n_head, self.n_embd
+                model = PlainGPT(*sizes)
+            else:
+                model = build(self.config(block_size))
         return model.to(self.device)
 
     def tokens(self, length: int) -> Tensor:
@@ -103,7 +104,6 @@ class Case:
         ids = torch.randint(self.vocab_size, (self.batch_size, length), generator=random)
         return ids.to(self.device)
 
-    def precision(self) -> Any:
+    def precision(self) -> torch.autocast:
         """A context for the forward pass: autocast for bfloat16."""
-        device = torch.device(self.device).type
-        return torch.autocast(device, torch.bfloat16, enabled=self.dtype == "bfloat16")
+        return machine.precision(torch.device(self.device), self.dtype)

@@ -5,29 +5,28 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sympformer import figures
 from sympformer.bench.case import PLAIN
-from sympformer.bench.results import Report, Result
-from sympformer.files import atomic
-from sympformer.study.figure import BASELINE_COLOUR, COLOURS, STYLE
+from sympformer.bench.results import BenchReport, BenchResult
+from sympformer.figures import BASELINE_COLOUR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Lines = dict[str, list[Result]]
+Lines = dict[str, list[BenchResult]]
 """The results of one line of a panel, by its name, in order of length."""
 
 
-def draw(report: Report) -> "Figure | None":
+def draw(report: BenchReport) -> "Figure | None":
     """One panel for each measure that was made at several lengths; None if there is none."""
-    import matplotlib
     from matplotlib.figure import Figure
 
     panels = _panels([r for r in report.results if not r.failed])
     if not panels:
         return None
     looks = _looks(dict.fromkeys(name for lines in panels.values() for name in lines))
-    with matplotlib.rc_context(STYLE):
+    with figures.style():
         figure = Figure(figsize=(3.6 * len(panels) + 1.8, 3.6), layout="constrained")
         for axes, (measure, lines) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
@@ -40,23 +39,13 @@ def draw(report: Report) -> "Figure | None":
     return figure
 
 
-def write_figure(report: Report, folder: Path, stem: str = "cost") -> list[Path]:
+def write_figure(report: BenchReport, folder: Path, stem: str = "cost") -> list[Path]:
     """Write it as PNG and SVG, if there are several lengths; equal reports give equal files."""
-    import matplotlib
-
     figure = draw(report)
-    if figure is None:
-        return []
-    paths = [folder / f"{stem}.png", folder / f"{stem}.svg"]
-    with matplotlib.rc_context(STYLE):
-        for path in paths:
-            metadata = {"Date": None} if path.suffix == ".svg" else None
-            with atomic(path) as partial:
-                figure.savefig(partial, dpi=200, metadata=metadata)
-    return paths
+    return [] if figure is None else figures.save(figure, folder, stem)
 
 
-def _panels(results: Sequence[Result]) -> dict[str, Lines]:
+def _panels(results: Sequence[BenchResult]) -> dict[str, Lines]:
     """Lines by measure; a line has one model in one form, one size, and several lengths."""
     panels: dict[str, Lines] = {}
     one_size = len({_size(r) for r in results}) == 1
@@ -73,12 +62,12 @@ def _panels(results: Sequence[Result]) -> dict[str, Lines]:
     return {measure: lines for measure, lines in panels.items() if lines}
 
 
-def _size(r: Result) -> str:
+def _size(r: BenchResult) -> str:
     return f"{r.case.n_layer} layers, d {r.case.n_embd}"
 
 
 def _looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    free = cycle((colour, dash) for dash in ("-", "-.") for colour in COLOURS)
+    free = figures.looks()
     plain = cycle(("-", "--", ":"))
     looks = {}
     for name in names:

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import torch
 
-from sympformer.allocator import keep_freed_memory
 from sympformer.bench.case import Case
 from sympformer.bench.operations import operation
 from sympformer.bench.timing import out_of_memory
+from sympformer.machine import keep_freed_memory
 
 TINY = {"n_layer": 1, "n_head": 1, "n_embd": 8, "vocab_size": 8, "length": 2, "batch_size": 1}
 STEPS = 2
@@ -90,7 +90,7 @@ def _status(name: str) -> int:
 def _main() -> None:
     asked = json.load(sys.stdin)
     torch.set_num_threads(asked["threads"])
-    keep_freed_memory()  # as training does
+    keep_freed_memory()  # as the commands do
     try:
         print(json.dumps(peak(Case(**asked["case"]))))
     except (RuntimeError, MemoryError) as error:

@@ -13,7 +13,7 @@ from sympformer.bench.timing import REPEATS
 from sympformer.bench.yardstick import PlainGPT
 from sympformer.compiler import LIMIT, compile_blocks, require_compiler
 from sympformer.model import LanguageModel
-from sympformer.train import TrainConfig
+from sympformer.train.config import TrainConfig
 from sympformer.train.optimizer import adamw
 
 STRIDE = 32

@@ -7,7 +7,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 
-class Progress:
+class BenchProgress:
     """A bar for each group of cases; where the output is no terminal, a line."""
 
     def __init__(self, console: Console | None = None):

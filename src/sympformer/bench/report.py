@@ -5,14 +5,14 @@ from pathlib import Path
 from rich.console import Console
 
 from sympformer.bench.figure import write_figure
-from sympformer.bench.results import Report
+from sympformer.bench.results import BenchReport
 from sympformer.bench.table import tables
 from sympformer.files import atomic
 
 RESULTS = "results.json"
 
 
-def write_report(report: Report, folder: Path) -> list[Path]:
+def write_report(report: BenchReport, folder: Path) -> list[Path]:
     """Write `results.json`, `table.md` and, for several lengths, `cost.png` and `cost.svg`.
 
     Raises:
@@ -24,11 +24,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     return [folder / RESULTS, folder / "table.md", *write_figure(report, folder)]
 
 
-def print_tables(report: Report, console: Console | None = None) -> None:
+def print_tables(report: BenchReport, console: Console | None = None) -> None:
     """Print the tables; as Markdown where the output is no terminal."""
-    console = console or Console()
     for table in tables(report):
-        if console.is_terminal:
-            console.print(table.rich())
-        else:
-            console.out(table.markdown(), highlight=False)
+        table.print(console)

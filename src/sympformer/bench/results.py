@@ -13,7 +13,7 @@ from sympformer.files import atomic
 
 
 @dataclass(frozen=True)
-class Result:
+class BenchResult:
     """One case: the seconds of its rounds, or its peak memory; neither if memory was not enough.
 
     Results of one `group` were measured in turn, round by round; `tokens` (of all sequences),
@@ -62,7 +62,7 @@ class Ratio(NamedTuple):
     high: float
 
 
-def ratio(of: Result, over: Result) -> Ratio | None:
+def ratio(of: BenchResult, over: BenchResult) -> Ratio | None:
     """How many times the cost a token; None if one of them ran out of memory.
 
     Raises:
@@ -81,23 +81,23 @@ def ratio(of: Result, over: Result) -> Ratio | None:
 
 
 @dataclass(frozen=True)
-class Report:
+class BenchReport:
     """All results of a run, the machine, and its matmul peak (operations a second) by `place`."""
 
     machine: dict[str, Any]
     peak: dict[str, float]
-    results: tuple[Result, ...]
+    results: tuple[BenchResult, ...]
 
-    def share(self, result: Result) -> float:
+    def share(self, result: BenchResult) -> float:
         """Operations a second as a share of the matmul peak."""
         return result.speed / self.peak[place(result.case)]
 
-    def find(self, group: str, case: Case) -> Result | None:
+    def find(self, group: str, case: Case) -> BenchResult | None:
         """The result of a case, if it was measured."""
         found = (r for r in self.results if (r.group, r.case) == (group, case))
         return next(found, None)
 
-    def beside(self, result: Result, model: str = PLAIN) -> Result | None:
+    def beside(self, result: BenchResult, model: str = PLAIN) -> BenchResult | None:
         """The result of another model beside it, of the same form if there is one."""
         forms = ("auto",) if model == PLAIN else (result.case.form, "auto")
         others = (replace(result.case, model=model, form=form) for form in forms)
@@ -118,7 +118,7 @@ class Report:
         try:
             stored = json.loads(path.read_text())
             results = tuple(
-                Result(**{**r, "case": Case(**r["case"]), "seconds": tuple(r["seconds"])})
+                BenchResult(**{**r, "case": Case(**r["case"]), "seconds": tuple(r["seconds"])})
                 for r in stored["results"]
             )
             return cls(stored["machine"], stored["peak"], results)

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 
 from sympformer.bench.case import MEASURES, PLAIN
-from sympformer.bench.results import Ratio, Report, Result, ratio
-from sympformer.study.table import NONE, Table
+from sympformer.bench.results import BenchReport, BenchResult, Ratio, ratio
+from sympformer.table import NONE, Table
 
 FAILED = "out of memory"
 OWN = "gpt"
 """Our own GPT, the second model that others are compared with."""
 
 
-def tables(report: Report) -> list[Table]:
+def tables(report: BenchReport) -> list[Table]:
     """A table of times and one of memory, as far as they were measured."""
     times = [r for r in report.results if r.case.measure != "memory"]
     memory = [r for r in report.results if r.case.measure == "memory"]
@@ -42,7 +42,7 @@ MEMORY_NOTES = (
 )
 
 
-def machine_line(report: Report) -> str:
+def machine_line(report: BenchReport) -> str:
     """Machine, versions, commit, date and command, in one line."""
     m = report.machine
     threads = f"{m['threads']} thread{'s'[: m['threads'] != 1]}"
@@ -63,27 +63,27 @@ def shown(value: Ratio | None, brackets: bool = True) -> str:
 def _table(
     columns: tuple[str, ...],
     rows: Sequence[tuple[str, ...]],
-    report: Report,
+    report: BenchReport,
     notes: Sequence[str],
 ) -> Table:
     failed = frozenset(i for i, row in enumerate(rows) if FAILED in row)
-    return Table(columns, tuple(rows), failed, machine_line(report), tuple(notes), ())
+    return Table(columns, tuple(rows), failed, machine_line(report), tuple(notes))
 
 
-def _named(r: Result) -> tuple[str, ...]:
+def _named(r: BenchResult) -> tuple[str, ...]:
     case = r.case
     numbers = (r.parameters, case.length, case.n_embd, case.batch_size)
     return case.name, case.measure, *(f"{n:,}" for n in numbers)
 
 
-def _ratios(report: Report, r: Result) -> list[tuple[Result, Ratio] | None]:
+def _ratios(report: BenchReport, r: BenchResult) -> list[tuple[BenchResult, Ratio] | None]:
     """To the yardstick and to our own GPT, where they were measured beside it."""
     others = (report.beside(r, model) for model in (PLAIN, OWN))
     found = ((other, ratio(r, other)) if other and other != r else None for other in others)
     return [(pair[0], pair[1]) if pair and pair[1] else None for pair in found]
 
 
-def _time(report: Report, r: Result) -> tuple[str, ...]:
+def _time(report: BenchReport, r: BenchResult) -> tuple[str, ...]:
     if r.failed:
         return FAILED, *[NONE] * 5
     return (
@@ -95,7 +95,7 @@ def _time(report: Report, r: Result) -> tuple[str, ...]:
     )
 
 
-def _memory(report: Report, r: Result) -> tuple[str, ...]:
+def _memory(report: BenchReport, r: BenchResult) -> tuple[str, ...]:
     if r.failed:
         return FAILED, *[NONE] * 3
     cells = (
@@ -105,7 +105,7 @@ def _memory(report: Report, r: Result) -> tuple[str, ...]:
     return f"{r.whole / 2**20:,.0f}", f"{r.increment / 2**20:,.0f}", *cells
 
 
-def _time_notes(report: Report, times: Sequence[Result]) -> list[str]:
+def _time_notes(report: BenchReport, times: Sequence[BenchResult]) -> list[str]:
     size = {(r.case.n_layer, r.case.n_head, r.case.vocab_size) for r in times}
     sizes = " | ".join(
         f"{layers} layers, {heads} heads, V {v}" for layers, heads, v in sorted(size)

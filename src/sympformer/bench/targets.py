@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from sympformer.bench.case import Case
-from sympformer.bench.results import Ratio, Report, ratio
+from sympformer.bench.results import BenchReport, Ratio, ratio
 from sympformer.bench.table import FAILED, OWN, machine_line, shown
 from sympformer.errors import InputError, lookup
-from sympformer.study.table import NONE, Table
+from sympformer.table import NONE, Table
 
 PEAK = "matmul peak"
 
@@ -30,7 +30,7 @@ class Target:
     limit: float
     at_least: bool
 
-    def measured(self, group: str, report: Report, model: str | None = None) -> Ratio | None:
+    def measured(self, group: str, report: BenchReport, model: str | None = None) -> Ratio | None:
         """The ratio, also to another `model` in place of `over`'s; None if it was not measured."""
         of = report.find(group, self.of)
         if of is None or of.failed:
@@ -80,7 +80,7 @@ def load_targets(path: Path) -> list[Group]:
         raise InputError(f"{path} is no file of targets ({error}): see its comments") from None
 
 
-def target_table(groups: Sequence[Group], report: Report) -> Table:
+def target_table(groups: Sequence[Group], report: BenchReport) -> Table:
     """One row a target: the two costs, the limit, what was measured, and whether it is met."""
     rows, unmet = [], set()
     for group in groups:
@@ -96,19 +96,20 @@ def target_table(groups: Sequence[Group], report: Report) -> Table:
         "plain-gpt is a GPT written on torch's fused attention. Over gpt: the ratio to our own. "
         "Operations: the ratio of the operations a token, by formula (docs/speed.md).",
     )
-    return Table(COLUMNS, tuple(rows), frozenset(unmet), machine_line(report), notes, ())
+    return Table(COLUMNS, tuple(rows), frozenset(unmet), machine_line(report), notes)
 
 
 COLUMNS = ("case", "cost of", "over", "target", "measured", "met", "over gpt", "operations")
 
 
-def target_dicts(groups: Sequence[Group], report: Report) -> list[dict[str, Any]]:
+def target_dicts(groups: Sequence[Group], report: BenchReport) -> list[dict[str, str]]:
     """The same rows as plain data."""
-    table = target_table(groups, report)
-    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    return target_table(groups, report).dicts()
 
 
-def _row(group: Group, target: Target, measured: Ratio | None, report: Report) -> tuple[str, ...]:
+def _row(
+    group: Group, target: Target, measured: Ratio | None, report: BenchReport
+) -> tuple[str, ...]:
     limit = f"{'≥' if target.at_least else '≤'} {target.limit:g}"
     names = (group.title, _name(target.of), _name(target.over) if target.over else PEAK, limit)
     if measured is None:
@@ -121,7 +122,7 @@ def _row(group: Group, target: Target, measured: Ratio | None, report: Report) -
     return *names, shown(measured), met, shown(own), _operations(group, target, report)
 
 
-def _operations(group: Group, target: Target, report: Report) -> str:
+def _operations(group: Group, target: Target, report: BenchReport) -> str:
     """The ratio of the operations a token, which are counted for times only."""
     of = report.find(group.name, target.of)
     over = report.find(group.name, target.over) if target.over else None

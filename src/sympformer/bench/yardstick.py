@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Output(NamedTuple):
+class PlainOutput(NamedTuple):
     """Logits (without targets, of the last token alone), loss, and cache: keys and values of each
     layer `(2, B, H, block, d/H)`, filled in place, and their number of tokens.
     """
@@ -18,7 +18,7 @@ class Output(NamedTuple):
     cache: tuple[list[Tensor | None], int] | None
 
 
-class Block(nn.Module):
+class PlainBlock(nn.Module):
     """Pre-norm attention and a GELU perceptron, four times as wide inside; no biases."""
 
     def __init__(self, n_head: int, d: int):
@@ -47,13 +47,13 @@ class PlainGPT(nn.Module):
     def __init__(self, vocab_size: int, block_size: int, n_layer: int, n_head: int, d: int):
         super().__init__()
         self.tokens, self.positions = nn.Embedding(vocab_size, d), nn.Embedding(block_size, d)
-        self.blocks = nn.ModuleList(Block(n_head, d) for _ in range(n_layer))
+        self.blocks = nn.ModuleList(PlainBlock(n_head, d) for _ in range(n_layer))
         self.norm = nn.LayerNorm(d, bias=False)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
 
-    def forward(self, tokens: Tensor, targets: Tensor | None = None, cache=None) -> Output:
+    def forward(self, tokens: Tensor, targets: Tensor | None = None, cache=None) -> PlainOutput:
         """Predict the next of `tokens` `(B, T)`; with a cache they continue it, one at a time."""
         layers, start = cache or ([None] * len(self.blocks), 0)
         room = 0 if targets is not None else self.positions.num_embeddings
@@ -64,8 +64,8 @@ class PlainGPT(nn.Module):
             kept.append(layer)
         logits = F.linear(self.norm(x[:, -1:] if room else x), self.tokens.weight)
         if targets is None:
-            return Output(logits, None, (kept, start + tokens.shape[1]))
-        return Output(logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten()), None)
+            return PlainOutput(logits, None, (kept, start + tokens.shape[1]))
+        return PlainOutput(logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten()), None)
 
     @torch.no_grad()
     def stream(self, tokens: Tensor, n_new: int, *, compile: bool = False) -> Iterator[Tensor]:

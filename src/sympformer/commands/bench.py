@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sympformer import machine
 from sympformer.commands.options import COMPARED
 from sympformer.errors import InputError
 
@@ -51,19 +52,16 @@ class Bench:
 
     def run(self) -> int:
         """Measure."""
-        import torch
-
         from sympformer.bench import (
+            BenchProgress,
+            BenchReport,
             Case,
-            Progress,
             bench,
             existing,
             grid,
             print_tables,
             write_report,
         )
-        from sympformer.bench import Report as BenchReport
-        from sympformer.train.loop import resolve_device
 
         if self.rounds < 1 or (self.threads is not None and self.threads < 1):
             raise InputError("rounds and threads must be at least 1")
@@ -74,7 +72,7 @@ class Bench:
                 n_head=self.n_head,
                 vocab_size=self.vocab_size,
                 batch_size=self.batch_size,
-                device=str(resolve_device(self.device)),
+                device=str(machine.resolve_device(self.device)),
                 dtype=self.dtype,
                 compile=self.compile,
             )
@@ -83,9 +81,9 @@ class Bench:
             groups, left_out = existing(groups)
             for line in left_out:
                 print(f"left out, {line}", file=sys.stderr)
-            if self.threads is not None:
-                torch.set_num_threads(self.threads)
-            report = bench(groups, self.rounds, Progress())
+            machine.keep_freed_memory()
+            with machine.threads(self.threads):
+                report = bench(groups, self.rounds, BenchProgress())
         else:
             report = BenchReport.load(self.redraw)
         paths = write_report(report, self.out)

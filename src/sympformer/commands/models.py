@@ -52,7 +52,7 @@ class Audit:
         """Audit."""
         from sympformer.attention import forms
         from sympformer.causality import audit
-        from sympformer.train.loop import resolve_device
+        from sympformer.machine import resolve_device
 
         if Path(self.target).exists():
             model = load_model(self.target)

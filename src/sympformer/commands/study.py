@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 from tyro.conf import Positional
 
+from sympformer import machine
 from sympformer.commands.data import prepare
 from sympformer.commands.options import COMPARED, Flat, Set, Size, overrides
 from sympformer.errors import InputError
@@ -79,6 +80,7 @@ class Compare:
         plan.runs(vocab_size=2)  # refuse what makes no sense before any data is prepared
         corpus = prepare(self.data)
         configs = plan.runs(corpus.tokenizer.vocab_size)
+        machine.keep_freed_memory()
         runs = compare(configs, corpus, self.out, Progress(Console(stderr=True)))
         return _report(load_results(runs), self.out, self.baseline)
 

@@ -9,9 +9,10 @@ import tyro
 from rich.console import Console
 from tyro.conf import Positional
 
+from sympformer import machine
 from sympformer.commands.data import prepare
 from sympformer.commands.options import Flat, Set, Size, overrides
-from sympformer.data import Corpus, load_tokenizer, valid_blocks
+from sympformer.data import Corpus, valid_blocks
 from sympformer.model import ModelConfig
 from sympformer.train import (
     DataConfig,
@@ -22,6 +23,7 @@ from sympformer.train import (
     load_model,
     train,
 )
+from sympformer.train.folder import RunFolder
 from sympformer.train.sample import continue_texts, stream_text
 
 
@@ -44,12 +46,13 @@ class Train:
     def run(self) -> int:
         """Train."""
         if self.resume is not None:
-            config, folder = RunConfig.load(self.resume / "config.toml"), self.resume
+            config, folder = RunFolder(self.resume).config(), self.resume
             corpus = prepare(config.data)
         else:
             corpus = prepare(self.data)
             config = self.config(corpus)
             folder = self.out or Path("runs") / f"{self.preset}-s{self.train.seed}"
+        machine.keep_freed_memory()
         progress = Progress(Console(stderr=True))
         summary = train(config, corpus, folder, resume=self.resume is not None, progress=progress)
         print(f"{folder}: validation loss {summary['final_loss']:.4f} nats/token")
@@ -79,7 +82,7 @@ class Eval:
         model = load_model(self.run_folder)
         if self.loops is not None:
             model = model.with_loops(self.loops)
-        config = RunConfig.load(self.run_folder / "config.toml")
+        config = RunFolder(self.run_folder).config()
         corpus = prepare(config.data)
         blocks = valid_blocks(
             corpus.valid, config.model.block_size, config.train.batch_size, self.blocks
@@ -109,7 +112,8 @@ class Generate:
 
     def run(self) -> int:
         """Generate."""
-        model, tokenizer = load_model(self.run_folder), load_tokenizer(self.run_folder)
+        run = RunFolder(self.run_folder)
+        model, tokenizer = run.model(), run.tokenizer()
         options = {
             "max_new_tokens": self.max_new_tokens,
             "temperature": self.temperature,

@@ -5,13 +5,13 @@ from sympformer.study.plan import Plan
 from sympformer.study.report import print_table, write_report
 from sympformer.study.results import RunResult, load_results
 from sympformer.study.statistics import summarise
-from sympformer.study.table import Table
+from sympformer.study.table import comparison_table
 
 __all__ = [
     "Plan",
     "RunResult",
-    "Table",
     "compare",
+    "comparison_table",
     "load_results",
     "print_table",
     "summarise",

@@ -6,7 +6,7 @@ from pathlib import Path
 from sympformer.data import Corpus
 from sympformer.errors import InputError
 from sympformer.train import Progress, RunConfig, train
-from sympformer.train.checkpoint import CONFIG, SUMMARY
+from sympformer.train.folder import RunFolder
 
 
 def compare(
@@ -23,16 +23,16 @@ def compare(
     Raises:
         InputError: a run in `folder` has another config.
     """
-    folders = [run_folder(folder, config) for config in configs]
-    for config, run in zip(configs, folders, strict=True):
-        if (run / CONFIG).exists() and RunConfig.load(run / CONFIG) != config:
+    runs = [RunFolder(run_folder(folder, config)) for config in configs]
+    for config, run in zip(configs, runs, strict=True):
+        if run.exists and run.config() != config:
             raise InputError(
                 f"{run} holds a run with another configuration: choose another folder with --out"
             )
-    for config, run in zip(configs, folders, strict=True):
-        if not (run / SUMMARY).exists():
-            train(config, corpus, run, resume=(run / CONFIG).exists(), progress=progress)
-    return folders
+    for config, run in zip(configs, runs, strict=True):
+        if not run.finished:
+            train(config, corpus, run.path, resume=run.exists, progress=progress)
+    return [run.path for run in runs]
 
 
 def run_folder(folder: Path, config: RunConfig) -> Path:

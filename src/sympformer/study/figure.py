@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sympformer.files import atomic
+from sympformer import figures
+from sympformer.figures import BASELINE_COLOUR, CONTROL_COLOUR, FLOOR_COLOUR
 from sympformer.study.results import RunResult
 from sympformer.study.statistics import Summary, control, summarise
 from sympformer.study.table import MARK
@@ -17,23 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which the colour-blind can tell apart, without the pale yellow.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-BASELINE_COLOUR, CONTROL_COLOUR, FLOOR_COLOUR = "#000000", "#888888", "#555555"
-
 # The first share of training, in which every loss falls steeply, may leave the frame at the top.
 CROPPED = 0.2
-
-STYLE: dict[Any, Any] = {
-    "font.size": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": "#E6E6E6",
-    "axes.axisbelow": True,
-    "svg.hashsalt": "sympformer",  # the same picture is the same file
-}
 
 
 @dataclass(frozen=True)
@@ -62,7 +47,6 @@ def draw(results: Sequence[RunResult], baseline: str) -> "Figure":
     Raises:
         InputError: no run of the baseline.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
     summaries = sorted(summarise(results, baseline), key=lambda s: -s.final_loss.mean)
@@ -75,7 +59,7 @@ def draw(results: Sequence[RunResult], baseline: str) -> "Figure":
     floor = floors.pop() if len(floors) == 1 else None
     longest = max(line.seconds[-1] for line in lines.values())
     unit, seconds = ("minutes", 60) if longest >= 180 else ("seconds", 1)
-    with matplotlib.rc_context(STYLE):
+    with figures.style():
         figure = Figure(figsize=(10, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
         for summary in summaries:
@@ -100,22 +84,13 @@ def draw(results: Sequence[RunResult], baseline: str) -> "Figure":
 
 def write_figure(results: Sequence[RunResult], folder: Path, baseline: str) -> list[Path]:
     """Write `loss.png` and `loss.svg`; equal results give equal files."""
-    import matplotlib
-
-    figure = draw(results, baseline)
-    paths = [folder / "loss.png", folder / "loss.svg"]
-    with matplotlib.rc_context(STYLE):
-        for path in paths:
-            metadata = {"Date": None} if path.suffix == ".svg" else None
-            with atomic(path) as partial:
-                figure.savefig(partial, dpi=200, metadata=metadata)
-    return paths
+    return figures.save(draw(results, baseline), folder, "loss")
 
 
 def _styles(summaries: Sequence[Summary], baseline: str) -> dict[str, dict[str, Any]]:
     """One look a preset; the names in alphabetical order decide, so that figures agree."""
     fixed = {control(baseline): CONTROL_COLOUR, baseline: BASELINE_COLOUR}
-    free = cycle((colour, dash) for dash in ("-", "-.") for colour in COLOURS)
+    free = figures.looks()
     styles = {}
     for summary in sorted(summaries, key=lambda s: s.preset):
         preset = summary.preset

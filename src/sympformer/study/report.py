@@ -9,7 +9,7 @@ from rich.console import Console
 from sympformer.files import atomic
 from sympformer.study.figure import write_figure
 from sympformer.study.results import RunResult
-from sympformer.study.table import Table
+from sympformer.study.table import comparison_json, comparison_table
 
 
 def write_report(
@@ -20,11 +20,11 @@ def write_report(
     Raises:
         InputError: no run of the baseline, or `folder` cannot be written to.
     """
-    table = Table.of(results, baseline)
+    table = comparison_table(results, baseline)
     contents = {
         "table.md": table.markdown(),
         "table.tex": table.latex(),
-        "results.json": table.json(),
+        "results.json": comparison_json(results, baseline),
     }
     for name, content in contents.items():
         with atomic(Path(folder) / name) as partial:
@@ -41,8 +41,4 @@ def print_table(
     Raises:
         InputError: no run of the baseline.
     """
-    console, table = console or Console(), Table.of(results, baseline)
-    if console.is_terminal:
-        console.print(table.rich())
-    else:
-        console.out(table.markdown(), end="", highlight=False)
+    comparison_table(results, baseline).print(console)

@@ -1,6 +1,5 @@
 """Finished runs, read back from their folders."""
 
-import json
 import os
 import warnings
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from sympformer.errors import InputError
-from sympformer.train.checkpoint import CONFIG, METRICS, SUMMARY
+from sympformer.train.folder import CONFIG, RunFolder, runs_in
 
 # No causal model is below the floor of the tokens it is evaluated on; this is for rounding.
 FLOOR_TOLERANCE = 0.005
@@ -60,17 +59,17 @@ class RunResult:
         Raises:
             InputError: the run is missing, unfinished, or a file of it is corrupt.
         """
-        folder = Path(folder)
-        if not (folder / CONFIG).is_file():
-            raise InputError(f"{folder} is no run folder: it has no {CONFIG}")
-        if not (folder / SUMMARY).is_file():
+        run = RunFolder(Path(folder))
+        if not run.exists:
+            raise InputError(f"{run} is no run folder: it has no {CONFIG}")
+        if not run.finished:
             raise InputError(
-                f"{folder} is not finished: continue it with `sympformer train --resume {folder}`"
+                f"{run} is not finished: continue it with `sympformer train --resume {run}`"
             )
+        summary, metrics = run.summary(), run.metrics()
         try:
-            summary = json.loads((folder / SUMMARY).read_text())
             return cls(
-                folder=folder,
+                folder=run.path,
                 preset=str(summary["preset"]),
                 seed=int(summary["seed"]),
                 parameters=int(summary["parameters"]),
@@ -90,11 +89,10 @@ class RunResult:
                 machine=f"{summary['device']}, {_plural(summary['threads'], 'thread')}",
                 commit=str(summary["commit"]),
                 command=_shown(str(summary.get("command", "unknown"))),
-                curve=_load_curve(folder / METRICS),
+                curve=_curve(metrics),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise InputError(f"{folder} is corrupt ({reason}): train this run again") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise run.corrupt(f"{type(error).__name__}: {error}") from None
 
     @property
     def below_floor(self) -> bool:
@@ -131,13 +129,11 @@ def load_results(folders: str | os.PathLike[str] | Iterable[Path]) -> list[RunRe
         parent = Path(folders)
         if not parent.is_dir():
             raise InputError(f"{parent} is no folder")
-        runs = sorted(
-            config.parent for config in [*parent.glob(CONFIG), *parent.glob(f"*/{CONFIG}")]
-        )
+        runs = runs_in(parent)
         for run in runs:
-            if not (run / SUMMARY).exists():
+            if not run.finished:
                 warnings.warn(f"{run} is not finished and is left out", stacklevel=2)
-        folders = [run for run in runs if (run / SUMMARY).exists()]
+        folders = [run.path for run in runs if run.finished]
         if not folders:
             raise InputError(f"{parent} holds no finished run")
     results = [RunResult.load(folder) for folder in folders]
@@ -152,11 +148,10 @@ def load_results(folders: str | os.PathLike[str] | Iterable[Path]) -> list[RunRe
     return results
 
 
-def _load_curve(path: Path) -> Curve:
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    evaluations = [row for row in rows if row["event"] == "eval"]
+def _curve(metrics: list[dict[str, Any]]) -> Curve:
+    evaluations = [row for row in metrics if row["event"] == "eval"]
     if not evaluations:
-        raise ValueError(f"{path.name} has no evaluation")
+        raise ValueError("it has no evaluation")
     columns = ("step", "seconds", "valid_loss")
     return Curve(*(np.array([float(row[name]) for row in evaluations]) for name in columns))
 

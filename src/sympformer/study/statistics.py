@@ -40,7 +40,7 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """Mean of (value - reference) over the seeds that both have.
 
     `half_width` of the 95 % t interval and two-sided `p` of the paired t test; None where fewer
@@ -55,7 +55,7 @@ class Difference:
     @classmethod
     def paired(
         cls, values: Mapping[int, float], reference: Mapping[int, float]
-    ) -> "Difference | None":
+    ) -> "PairedDifference | None":
         """Compare values by seed; None if no seed is common."""
         seeds = tuple(sorted(values.keys() & reference.keys()))
         if not seeds:
@@ -78,7 +78,7 @@ class Summary:
     parameters: int
     final_loss: Mean
     best_loss: Mean
-    differences: dict[str, Difference | None]
+    differences: dict[str, PairedDifference | None]
     """Of the final loss, to each reference; the reference itself has none."""
     gap: float | None
     """Final loss above the entropy floor, mean over seeds."""
@@ -138,7 +138,7 @@ def _summary(
         final_loss=Mean.of(list(final.values())),
         best_loss=Mean.of([run.best_loss for run in runs]),
         differences={
-            name: Difference.paired(final, _final_losses(groups[name]))
+            name: PairedDifference.paired(final, _final_losses(groups[name]))
             for name in references(baseline, groups)
             if name != preset
         },

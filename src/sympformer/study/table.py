@@ -1,111 +1,57 @@
-"""The table of a comparison, for the terminal, Markdown, LaTeX and JSON."""
+"""The table of a comparison, and its numbers."""
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
-
-from rich.console import Group
-from rich.table import Table as RichTable
-from rich.text import Text
+from dataclasses import asdict
 
 from sympformer.study.results import RunResult
-from sympformer.study.statistics import Difference, Mean, Summary, references, summarise
+from sympformer.study.statistics import Mean, PairedDifference, Summary, references, summarise
+from sympformer.table import NONE, Table
 
 MARK = "†"
-NONE = "-"
 NEVER = "never"
 
 
-@dataclass(frozen=True)
-class Table:
-    """Cells as text, first column names and the rest numbers; `marked` are the unsound rows."""
+def comparison_table(results: Sequence[RunResult], baseline: str) -> Table:
+    """Tabulate runs, one row a preset; unsound presets are marked.
 
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    marked: frozenset[int]
-    caption: str
-    notes: tuple[str, ...]
-    summaries: tuple[Summary, ...]
+    Raises:
+        InputError: no run of the baseline.
+    """
+    summaries = summarise(results, baseline)
+    compared = references(baseline, {summary.preset for summary in summaries})
+    return Table(
+        columns=(
+            "model",
+            "params",
+            "final loss",
+            "best loss",
+            *(f"vs {name}" for name in compared),
+            "above floor",
+            f"steps to {baseline}",
+            "tokens/s",
+            "audit",
+        ),
+        rows=tuple(_row(summary, compared) for summary in summaries),
+        marked=frozenset(i for i, summary in enumerate(summaries) if summary.faults),
+        caption=_caption(results),
+        notes=tuple(_notes(results, summaries, baseline)),
+    )
 
-    @classmethod
-    def of(cls, results: Sequence[RunResult], baseline: str) -> "Table":
-        """Tabulate runs, one row a preset.
 
-        Raises:
-            InputError: no run of the baseline.
-        """
-        summaries = summarise(results, baseline)
-        presets = {summary.preset for summary in summaries}
-        compared = references(baseline, presets)
-        return cls(
-            columns=(
-                "model",
-                "params",
-                "final loss",
-                "best loss",
-                *(f"vs {name}" for name in compared),
-                "above floor",
-                f"steps to {baseline}",
-                "tokens/s",
-                "audit",
-            ),
-            rows=tuple(_row(summary, compared) for summary in summaries),
-            marked=frozenset(i for i, summary in enumerate(summaries) if summary.faults),
-            caption=_caption(results),
-            notes=tuple(_notes(results, summaries, baseline)),
-            summaries=tuple(summaries),
-        )
+def comparison_json(results: Sequence[RunResult], baseline: str) -> str:
+    """The numbers of the table at full precision, its caption and its notes.
 
-    def rich(self) -> Group:
-        """For `rich.print`."""
-        table = RichTable(box=None, pad_edge=False, header_style="bold")
-        for i, name in enumerate(self.columns):
-            first = i == 0
-            table.add_column(name, justify="left" if first else "right", no_wrap=first)
-        for i, row in enumerate(self.rows):
-            table.add_row(*map(Text, row), style="red" if i in self.marked else None)
-        lines = (Text(line, style="dim") for line in (self.caption, *self.notes))
-        return Group(table, Text(), *lines)
-
-    def markdown(self) -> str:
-        """As a GitHub table."""
-        rule = [":--", *["--:"] * (len(self.columns) - 1)]
-        lines = [
-            "| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |"
-            for row in (self.columns, rule, *self.rows)
-        ]
-        return "\n".join([*lines, "", self.caption, *(f"\n{note}" for note in self.notes), ""])
-
-    def latex(self) -> str:
-        """As a booktabs table."""
-        header, *rows = (
-            " & ".join(map(_escape, row)) + r" \\" for row in (self.columns, *self.rows)
-        )
-        lines = [
-            r"% needs \usepackage{booktabs}",
-            r"\begin{table}",
-            r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
-            r"\begin{tabular}{l" + "r" * (len(self.columns) - 1) + "}",
-            r"\toprule",
-            header,
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}",
-            rf"\caption{{{_escape(' '.join((self.caption, *self.notes)))}}}",
-            r"\end{table}",
-        ]
-        return "\n".join(lines) + "\n"
-
-    def json(self) -> str:
-        """All numbers at full precision."""
-        content: dict[str, Any] = {
-            "caption": self.caption,
-            "notes": self.notes,
-            "presets": [asdict(summary) for summary in self.summaries],
-        }
-        return json.dumps(content, indent=2) + "\n"
+    Raises:
+        InputError: no run of the baseline.
+    """
+    table = comparison_table(results, baseline)
+    content = {
+        "caption": table.caption,
+        "notes": table.notes,
+        "presets": [asdict(summary) for summary in summarise(results, baseline)],
+    }
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _row(summary: Summary, compared: Sequence[str]) -> tuple[str, ...]:
@@ -127,7 +73,7 @@ def _mean(value: Mean) -> str:
     return f"{value.mean:.4f}" + ("" if value.sd is None else f" ± {value.sd:.4f}")
 
 
-def _difference(value: Difference | None) -> str:
+def _difference(value: PairedDifference | None) -> str:
     if value is None:
         return NONE
     spread = "" if value.half_width is None else f" ± {value.half_width:.4f}"
@@ -196,20 +142,3 @@ def _notes(
     for summary in summaries:
         for fault in summary.faults:
             yield f"{MARK} {summary.preset} is no sound decoder: {fault}."
-
-
-_LATEX = {
-    **{character: "\\" + character for character in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    "|": "$|$",
-    "±": r"$\pm$",
-    "†": r"\dag{}",
-}
-
-
-def _escape(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)

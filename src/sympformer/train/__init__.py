@@ -1,8 +1,8 @@
-"""Training: the loop, the optimizer's groups, run folders."""
+"""Training: the engine that makes updates, the folder that a run leaves, the loop of both."""
 
-from sympformer.train.checkpoint import load_model
 from sympformer.train.config import DataConfig, RunConfig, TrainConfig
 from sympformer.train.evaluate import Evaluation, evaluate
+from sympformer.train.folder import load_model
 from sympformer.train.loop import train
 from sympformer.train.progress import Progress
 

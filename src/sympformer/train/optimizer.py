@@ -1,12 +1,10 @@
 """Parameter groups, learning-rate schedule and gradient clipping of the published recipe."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sympformer.errors import InputError
 from sympformer.model.layers import LearnedScalar
 from sympformer.train.config import TrainConfig
 
@@ -56,33 +54,28 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["factor"]
 
 
-def check_finite(optimizer: torch.optim.Optimizer, loss: Tensor, step: int) -> None:
-    """Refuse an update whose loss or gradient is not finite.
+def gradient_norms(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The norm of each group's gradient, a scalar on its device, by the group's name."""
+    norms = {}
+    for group in optimizer.param_groups:
+        gradients = [p.grad for p in group["params"] if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        norms[group["name"]] = norm.to(group["params"][0].device)  # of no gradients: on the CPU
+    return norms
 
-    Raises:
-        InputError: the message names the step and the parameter groups.
+
+def clip_gradients(
+    optimizer: torch.optim.Optimizer, norms: dict[str, Tensor], bound: float
+) -> Tensor:
+    """Bound the norm of all gradients but the scalars'; return that norm before clipping.
+
+    Args:
+        optimizer: its groups.
+        norms: their `gradient_norms`.
+        bound: the largest norm.
     """
-    norms = [nn.utils.get_total_norm(_gradients([group])) for group in optimizer.param_groups]
-    if torch.stack([loss, *norms]).isfinite().all():
-        return
-    groups = zip(optimizer.param_groups, norms, strict=True)
-    bad = [group["name"] for group, norm in groups if not norm.isfinite()]
-    what = [] if loss.isfinite() else ["the loss"]
-    what += [f"the gradient of the {' and the '.join(bad)}"] if bad else []
-    raise InputError(
-        f"training diverged at step {step}: {' and '.join(what)} not finite; the update was not "
-        "applied and the last checkpoint is kept: lower the learning rate, or train in float32"
-    )
-
-
-def clip_gradients(optimizer: torch.optim.Optimizer, bound: float) -> Tensor:
-    """Bound the norm of all gradients but the scalars'; return that norm before clipping."""
     groups = [group for group in optimizer.param_groups if group["name"] != "scalars"]
-    norm = nn.utils.get_total_norm(_gradients(groups))
+    norm = torch.stack([norms[group["name"]] for group in groups]).norm()
     parameters = [p for group in groups for p in group["params"]]
     nn.utils.clip_grads_with_norm_(parameters, bound, norm)
     return norm
-
-
-def _gradients(groups: list[dict[str, Any]]) -> list[Tensor]:
-    return [p.grad for group in groups for p in group["params"] if p.grad is not None]

@@ -1,0 +1,128 @@
+"""The engine of training: a model, its optimizer, and one update. It knows no files."""
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+from sympformer import machine
+from sympformer.data import Loader
+from sympformer.errors import InputError
+from sympformer.train.config import TrainConfig
+from sympformer.train.optimizer import (
+    adamw,
+    clip_gradients,
+    gradient_norms,
+    learning_rate,
+    set_learning_rate,
+)
+
+
+class DivergenceError(InputError):
+    """A loss or a gradient is not finite; the update was not applied."""
+
+
+class Engine:
+    """Makes updates: the same ones from the same state.
+
+    Args:
+        model: a module with `model(tokens, targets).loss`, the mean over the target tokens, in
+            nats; its parameters are on one device.
+        loader: the batches of this process; its rank and world size are the engine's.
+        config: the recipe.
+    """
+
+    def __init__(self, model: nn.Module, loader: Loader, config: TrainConfig):
+        self.model, self.loader, self.config = model, loader, config
+        self.rank, self.world_size = loader.rank, loader.world_size
+        self.device = next(model.parameters()).device
+        self.precision = machine.precision(self.device, config.dtype)
+        self.optimizer = adamw(model, config)
+        self.step, self.seconds = 0, 0.0
+
+    @property
+    def records(self) -> bool:
+        """Whether this process writes what the run leaves: the first one does."""
+        return self.rank == 0
+
+    @property
+    def tokens(self) -> int:
+        """Target tokens of all updates and of all ranks so far."""
+        blocks = self.config.accumulation * self.loader.batch_size * self.world_size
+        return self.step * blocks * self.loader.block_size
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next updates depend on, and the counters; its tensors are no copies."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loader": self.loader.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a state; entries that are not the engine's are left alone.
+
+        Raises:
+            InputError: `state` is of another loader.
+        """
+        self.loader.load_state_dict(state["loader"])
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def update(self) -> dict[str, float]:
+        """Make one update; return its loss (nats a token), rate, gradient norm and tokens a second.
+
+        Raises:
+            DivergenceError: before the update is applied; its message names step and groups.
+        """
+        began, before = time.perf_counter(), self.tokens
+        self.model.train()
+        rate = learning_rate(self.step, self.config)
+        set_learning_rate(self.optimizer, rate)
+        total = self._backward()
+        norms = gradient_norms(self.optimizer)
+        clipped = clip_gradients(self.optimizer, norms, self.config.clip)
+        # The one transfer from an accelerator. It waits for the gradients; what the optimizer
+        # still has to do there is part of the next update's time.
+        loss, norm, *each = torch.stack([total, clipped, *norms.values()]).tolist()
+        self._check_finite(loss, dict(zip(norms, each, strict=True)))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        seconds = time.perf_counter() - began
+        self.seconds += seconds
+        self.step += 1
+        return {
+            "loss": loss,
+            "lr": rate,
+            "grad_norm": norm,
+            "tokens_per_second": (self.tokens - before) / seconds,
+        }
+
+    def _backward(self) -> torch.Tensor:
+        """Add up the gradients of the micro-batches; return the loss, a scalar on the device."""
+        batches = [next(self.loader) for _ in range(self.config.accumulation)]
+        counted = sum(targets.numel() for _, targets in batches)
+        total = torch.zeros((), device=self.device)
+        for inputs, targets in batches:
+            with self.precision:
+                loss = self.model(inputs.to(self.device), targets.to(self.device)).loss
+            # The sum over target tokens, divided by their number in the whole update.
+            share = loss * (targets.numel() / counted)
+            share.backward()
+            total += share.detach()
+        return total
+
+    def _check_finite(self, loss: float, norms: dict[str, float]) -> None:
+        bad = [name for name, norm in norms.items() if not math.isfinite(norm)]
+        what = [] if math.isfinite(loss) else ["the loss"]
+        what += [f"the gradient of the {' and the '.join(bad)}"] if bad else []
+        if what:
+            raise DivergenceError(
+                f"training diverged at step {self.step}: {' and '.join(what)} not finite; the "
+                "update was not applied"
+            )
