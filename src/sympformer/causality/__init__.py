@@ -14,6 +14,6 @@ is repeated with the weights redrawn at several scales.
 """
 
 from sympformer.causality.checks import audit
-from sympformer.causality.report import Finding, Report
+from sympformer.causality.report import AuditReport, Finding
 
-__all__ = ["Finding", "Report", "audit"]
+__all__ = ["AuditReport", "Finding", "audit"]
