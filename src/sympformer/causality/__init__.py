@@ -13,7 +13,7 @@ Fresh weights hide leaks (a gate that starts at zero, momentum that is still sma
 is repeated with the weights redrawn at several scales.
 """
 
-from sympformer.causality.checks import audit
+from sympformer.causality.measure import audit
 from sympformer.causality.report import AuditReport, Finding
 
 __all__ = ["AuditReport", "Finding", "audit"]

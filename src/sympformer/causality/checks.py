@@ -1,165 +1,34 @@
-"""The measurements of the audit."""
+"""The checks of the audit, on one set of weights."""
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sympformer.causality.compiled import compiled
-from sympformer.causality.copies import (
-    first_line,
-    float64_copy,
-    reweighted,
-    undisturbed,
-    watched_embeddings,
-)
+from sympformer.causality.embeddings import watched_embeddings
 from sympformer.causality.precision import (
     DECIDABLE,
     FLOAT32_SHAPE_TOLERANCE,
     GRADIENT_TOLERANCE,
     SHAPE_TOLERANCE,
     causal_tolerance,
-    coarsest_dtype,
     jolted,
 )
-from sympformer.causality.report import AuditReport, Finding
-from sympformer.causality.subject import CACHES, Subject, device_of, limit_of
-from sympformer.errors import InputError
+from sympformer.causality.report import CHECKS, Finding
+from sympformer.causality.subject import CACHES, Subject
+from sympformer.errors import one_line
 
-CHECKS = ("influence", "gradient", "prefix", "cache")
-SCALES = (0.5, 1.0, 2.0)
-"""Of the redrawn weights; the model's own weights are audited too."""
 SEQUENCES = 2
 POSITIONS = 8
 """Tokens or outputs that a check tries with each set of weights, drawn anew every time."""
-ROUNDINGS = 20
+ROUNDINGS = 10
 """How much more than a rounding of the weights a change of shape may move an output."""
 
 
-def audit(
-    model: Callable[..., Any],
-    length: int | None = None,
-    *,
-    vocab_size: int | None = None,
-    call: Callable[..., Any] | None = None,
-    logits: Callable[[Any], Tensor] | None = None,
-    seed: int = 0,
-    compile: bool = False,
-) -> AuditReport:
-    """Measure whether any output of `model` depends on a later token.
-
-    Works on every callable from ids (B, T) int64, contiguous, to logits (B, T, V): a tensor, the
-    only such tensor of a tuple or list, `["logits"]` or `.logits` of the output. A module is
-    audited in a float64 copy, with its own weights and with redrawn ones; of a function the checks
-    are made that can be. The cache is checked where it is taken as `cache=`, `past_key_values=`,
-    `cache_params=` or `state=` and the output holds it under the same name; where `use_cache` and
-    `cache_position` are taken too, they are given. What could not be checked is in the report.
-    The model, its mode, its gradients and the caller's random state are left as they are.
-
-    Args:
-        model: a module, in any mode and precision, or another callable, as it is.
-        length: tokens in a test sequence, at least 2; by default 64, or as many as the config of
-            the model allows if that is less.
-        vocab_size: number of tokens V; by default `model.config.vocab_size`.
-        call: `call(model, ids)` in place of `model(ids)`. It must call the model that it is given,
-            which is the copy. A cache is checked if it takes one, under one of the names above.
-        logits: a function of the output, where it does not say which are the logits.
-        seed: of the test sequences and of the redrawn weights.
-        compile: measure the model as it runs compiled: a language model's blocks in a pass over
-            `length` tokens and its step of decoding, any other module as a whole.
-
-    Raises:
-        InputError: the length or the vocabulary cannot be used, the model cannot be called or
-            copied, the output has no logits of every position, or there is nothing to compile
-            (with).
-    """
-    if not callable(model):
-        raise InputError(f"the audit needs a module or a function of ids, not {model!r}")
-    limit = limit_of(model)
-    length = min(64, limit or 64) if length is None else length
-    vocab_size = vocab_size or getattr(getattr(model, "config", None), "vocab_size", None)
-    if vocab_size is None or vocab_size < 2:
-        raise InputError("the audit needs vocab_size=, the number of tokens (2 or more)")
-    if length < 2:
-        raise InputError(f"length {length}: the audit needs at least 2 tokens")
-    if limit is not None and length > limit:
-        raise InputError(f"length {length} is above the model's block size; use up to {limit}")
-
-    subject = Subject(model, call, logits)
-    if compile and subject.module is None:
-        raise InputError("compile: a function is audited as it is; give a module, or compile it")
-    draw = torch.Generator().manual_seed(seed)
-    trials: list[_Trial] = []
-    with undisturbed(subject.device):
-        if subject.module is not None:
-            subject = Subject(float64_copy(subject.module), call, logits)
-        dtype = _coarsest_dtype(subject, length, vocab_size)
-        where = _where(model, subject, dtype, compile)
-        with compiled(subject.module, length) if compile else nullcontext(subject.module) as module:
-            subject = Subject(model if module is None else module, call, logits)
-            for weights in reweighted(module, SCALES, draw):
-                if len(trials) == 1 and trials[0].repeats():
-                    trials[0].not_made["redrawn weights"] = (
-                        "redrawing them moves no output: call= must use the model it is given"
-                        if call
-                        else "redrawing them moves no output"
-                    )
-                    break
-                trials.append(_Trial(subject, weights, length, vocab_size, dtype, draw))
-                trials[-1].measure()
-    if module is None or not any(p.is_floating_point() for p in module.parameters()):
-        kind = "function" if module is None else "module"
-        trials[0].not_made["redrawn weights"] = f"the {kind} shows none"
-    return _report(trials, length, where)
-
-
-def _coarsest_dtype(subject: Subject, length: int, vocab_size: int) -> torch.dtype:
-    ids = torch.randint(
-        vocab_size, (SEQUENCES, length), generator=torch.Generator().manual_seed(0)
-    ).to(subject.device)
-    try:
-        return coarsest_dtype(lambda: subject(ids)[0])
-    except InputError:
-        raise
-    except Exception as error:  # whatever a model raises that wants something else
-        raise InputError(
-            f"the model fails on ids {tuple(ids.shape)} below {vocab_size} ({first_line(error)}): "
-            "give call=, e.g. lambda model, ids: model(ids, ids)[0]"
-        ) from error
-
-
-def _where(model: Any, subject: Subject, dtype: torch.dtype, compile: bool) -> str:
-    """In which precision, on what and how the model is audited, for the report."""
-    name = str(dtype).removeprefix("torch.")
-    if subject.module is None:
-        return f"in {name}"
-    where = "in float64" if dtype == torch.float64 else f"in float64, {name} inside"
-    if device_of(model).type != subject.device.type:
-        where += f", on the {subject.device.type} ({device_of(model).type} has no float64)"
-    if compile:
-        where += ", compiled"
-    elif hasattr(model, "_orig_mod"):
-        where += ", not compiled"
-    return where
-
-
-def _report(trials: list["_Trial"], length: int, where: str) -> AuditReport:
-    """The worst of each check."""
-    worst, not_made = {}, {}
-    for name in CHECKS:
-        found = [finding for trial in trials for finding in trial.findings[name]]
-        worst[name] = max(found, key=lambda f: f.value / (f.allowed or 1), default=None)
-    for trial in trials:
-        not_made.update(trial.not_made)
-    nonfinite = tuple(trial.nonfinite for trial in trials if trial.nonfinite)
-    return AuditReport(length, **worst, nonfinite=nonfinite, not_made=not_made, where=where)
-
-
-class _Trial:
+class Trial:
     """The checks on one set of weights and one batch of random sequences.
 
     Attributes:
@@ -187,25 +56,37 @@ class _Trial:
         self.findings: dict[str, list[Finding]] = {name: [] for name in CHECKS}
         self.nonfinite = ""
         self.not_made: dict[str, str] = {}
+        self.prefill: tuple[int, Any] | None = None
 
     def measure(self) -> None:
         """Make the checks that can be made."""
-        gradient = list(self._gradient())
+        self._gather("gradient", self._gradient())
         if not math.isfinite(self.unit):
             self.nonfinite = self.weights
-        elif not all(math.isfinite(finding.value) for finding in gradient):
+        elif not all(math.isfinite(finding.value) for finding in self.findings["gradient"]):
             self.nonfinite = f"{self.weights} (gradient)"
-        else:
-            self.findings["gradient"] = gradient
-            self.findings["influence"] = list(self._influence())
-            allowed = self._shape_tolerance()
-            if allowed is None:
-                name = str(self.dtype).removeprefix("torch.")
-                reason = f"{name} rounds too much, with weights {self.weights}"
-                self.not_made |= {"prefix": reason, "cache": reason}
-            else:
-                self.findings["prefix"] = list(self._prefix(allowed))
-                self.findings["cache"] = list(self._cache(allowed))
+        if self.nonfinite:
+            self.findings["gradient"].clear()
+            return
+        self._gather("influence", self._influence())
+        allowed = self._shape_tolerance()
+        if allowed is None:
+            name = str(self.dtype).removeprefix("torch.")
+            reason = f"{name} rounds too much, with weights {self.weights}"
+            self.not_made |= {"prefix": reason, "cache": reason}
+            return
+        self._gather("prefix", self._prefix(allowed))
+        self._gather("cache", self._cache(allowed))
+        if self.prefill is not None:
+            self._gather("chunk", self._chunk(allowed, *self.prefill))
+
+    def _gather(self, check: str, findings: Iterator[Finding]) -> None:
+        """Whatever a model raises that wants to be called otherwise ends a check, not the audit."""
+        try:
+            for finding in findings:
+                self.findings[check].append(finding)
+        except Exception as error:
+            self.not_made[check] = f"the model fails ({one_line(error)})"
 
     @torch.no_grad()
     def repeats(self) -> bool:
@@ -235,9 +116,15 @@ class _Trial:
         for i in self._positions(0, self.length - 2):
             direction = torch.randn(logits.shape[-1], generator=self.draw, dtype=torch.float64)
             projection = (logits[:, i] @ direction.to(logits)).sum()
-            gradients = torch.autograd.grad(
-                projection, embeddings, retain_graph=True, materialize_grads=True
-            )
+            try:
+                gradients = torch.autograd.grad(
+                    projection, embeddings, retain_graph=True, materialize_grads=True
+                )
+            except RuntimeError as error:  # a state that was overwritten in place, say
+                self.not_made["gradient"] = (
+                    f"the model cannot be differentiated ({one_line(error)})"
+                )
+                return
             size = torch.stack([g.abs().amax((0, 2)) for g in gradients]).amax(0)
             size /= size[: i + 1].max().item() or 1.0
             j = i + 1 + int(size[i + 1 :].argmax())
@@ -252,41 +139,44 @@ class _Trial:
 
     @torch.no_grad()
     def _cache(self, allowed: float) -> Iterator[Finding]:
-        """Decode one by one; prefill and decode; go back to the prefill and add a chunk.
+        """Decode one by one; prefill and decode; go back to the prefill and decode again.
 
         A cache that the model gives back as the same object is one that it changes in place: it is
         copied before a continuation. Any other has to stay valid.
         """
-        if self.subject.cache_name is None:
+        name = self.subject.cache_name
+        if name is None:
             self.not_made["cache"] = f"none is taken as {', '.join(CACHES[:-1])} or {CACHES[-1]}"
             return
-        try:
-            yield from self._continued(allowed)
-        except Exception as error:  # whatever a model raises that wants something else
-            self.not_made["cache"] = f"decoding fails ({first_line(error)})"
-
-    def _continued(self, allowed: float) -> Iterator[Finding]:
-        def step(first: int, end: int, cache: Any) -> tuple[Finding, Any]:
-            ids = self.tokens[:, first:end]
-            logits, cache = self.subject(ids, cache, start=first, keep=True)
-            return self._moved(logits, allowed, token=first, first=first), cache
-
-        cache, in_place = None, False
-        for i in range(self.length):
+        finding, cache = self._step(0, 1, None, allowed)
+        if cache is None:
+            self.not_made["cache"] = f"the output holds no {name}"
+            return
+        yield finding
+        in_place = False
+        for i in range(1, self.length):
             before = cache
-            finding, cache = step(i, i + 1, before)
-            if cache is None:
-                self.not_made["cache"] = f"the output holds no {self.subject.cache_name}"
-                return
+            finding, cache = self._step(i, i + 1, before, allowed)
             in_place = cache is before
             yield finding
         n = self.length // 2 | 1
-        _, cache = step(0, n, None)
-        kept = copy.deepcopy(cache) if in_place else cache
-        for i in range(n, min(n + 2, self.length)):
-            finding, cache = step(i, i + 1, cache)
-            yield finding
-        yield step(n, self.length, kept)[0]
+        _, prefill = self._step(0, n, None, allowed)
+        for end in (n + 2, n + 1):
+            cache = copy.deepcopy(prefill) if in_place else prefill
+            for i in range(n, min(end, self.length)):
+                finding, cache = self._step(i, i + 1, cache, allowed)
+                yield finding
+        self.prefill = n, prefill
+
+    @torch.no_grad()
+    def _chunk(self, allowed: float, n: int, prefill: Any) -> Iterator[Finding]:
+        """Go back to the prefill of n tokens and add all others at once."""
+        yield self._step(n, self.length, prefill, allowed)[0]
+
+    def _step(self, first: int, end: int, cache: Any, allowed: float) -> tuple[Finding, Any]:
+        """Feed the tokens from `first` up to `end`; the cache is of those before."""
+        logits, cache = self.subject(self.tokens[:, first:end], cache, keep=True)
+        return self._moved(logits, allowed, token=first, first=first), cache
 
     def _shape_tolerance(self) -> float | None:
         """What may move in an output with the number of tokens; None if rounding hides it."""

@@ -1,7 +1,8 @@
 """How exactly a model computes, and so which differences are rounding."""
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -29,11 +30,18 @@ def causal_tolerance(dtype: torch.dtype) -> float:
 
 
 def coarsest_dtype(run: Callable[[], Tensor]) -> torch.dtype:
-    """The floating type of least precision that a pass meets; `run` makes one, eagerly."""
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"), _Coarsest() as coarsest:
+    """The floating type of least precision that a pass meets; `run` makes one."""
+    with torch.no_grad(), eagerly(), _Coarsest() as coarsest:
         logits = run()
     coarsest.meet(logits)
     return coarsest.dtype
+
+
+def eagerly() -> AbstractContextManager[Any]:
+    """Run functions that are compiled as if they were not, where functions are watched."""
+    # The compiler takes a second to import, and without it nothing is compiled.
+    loaded = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if loaded else nullcontext()
 
 
 class _Coarsest(TorchFunctionMode):

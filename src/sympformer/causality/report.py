@@ -5,13 +5,23 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+CHECKS = {
+    "influence": "influence of later tokens",
+    "gradient": "gradient to later tokens",
+    "prefix": "prefix against longer text",
+    "cache": "cache against full pass",
+    "chunk": "cache, several at once",
+}
+"""The checks by name, and how the report calls them."""
+
 
 @dataclass(frozen=True)
 class Finding:
     """The largest value that a check saw: at which output, with which weights.
 
     `token` is, for influence and gradient, the later token; for prefix, the first token beyond the
-    prefix; for cache, the first token fed in the same call as the output. `allowed` is the value up
+    prefix; for cache and chunk, the first token fed in the
+    same call as the output. `allowed` is the value up
     to which nothing is wrong, which depends on the precision in which the model computes.
     """
 
@@ -44,6 +54,7 @@ class AuditReport:
     gradient: Finding | None
     prefix: Finding | None
     cache: Finding | None
+    chunk: Finding | None = None
     nonfinite: tuple[str, ...] = ()
     not_made: Mapping[str, str] = field(default_factory=dict)
     where: str = "in float64"
@@ -65,8 +76,8 @@ class AuditReport:
 
     @property
     def max_cache_difference(self) -> float | None:
-        """How far cached decoding is from one full pass."""
-        return self.cache.value if self.cache else None
+        """How far cached decoding is from one full pass, by single tokens or several at once."""
+        return max((f.value for f in (self.cache, self.chunk) if f), default=None)
 
     @property
     def causal(self) -> bool:
@@ -86,7 +97,9 @@ class AuditReport:
     @property
     def cache_consistent(self) -> bool | None:
         """Cached decoding agrees with the full pass; None if not measured, as without a cache."""
-        return None if self.cache is None else not self.cache.failed
+        if self.cache is None:
+            return None
+        return not self.cache.failed and not (self.chunk and self.chunk.failed)
 
     @property
     def passed(self) -> bool:
@@ -100,7 +113,8 @@ class AuditReport:
     @property
     def verdict(self) -> str:
         """One line: the gravest fault that was found, or that there is none."""
-        influence, gradient, prefix, cache = self.influence, self.gradient, self.prefix, self.cache
+        influence, gradient, prefix = self.influence, self.gradient, self.prefix
+        cache, chunk = self.cache, self.chunk
         if influence and influence.failed:
             return (
                 f"LEAK: output {influence.output} moves by {influence.value:.2g} standard "
@@ -123,12 +137,17 @@ class AuditReport:
                 f"WRONG CACHE: output {cache.output} of cached decoding is {cache.value:.2g} "
                 f"standard deviations away from the full pass"
             )
+        if chunk and chunk.failed:
+            return (
+                f"WRONG CACHE: when several tokens follow at once, output {chunk.output} is "
+                f"{chunk.value:.2g} standard deviations away from the full pass"
+            )
         missing = f"; not made: {', '.join(self.not_made)}" if self.not_made else ""
         return f"CAUSAL: no output depends on a later token{missing}"
 
     def to_dict(self) -> dict[str, Any]:
         """Verdicts, measured values and worst cases, as plain JSON values."""
-        found = {name: getattr(self, name) for name in ("influence", "gradient", "prefix", "cache")}
+        found = {name: getattr(self, name) for name in CHECKS}
         return {
             "passed": self.passed,
             "verdict": self.verdict,
@@ -148,15 +167,11 @@ class AuditReport:
 
     def __str__(self) -> str:
         """The verdict, then one line for each check."""
-        rows = {
-            "influence": "influence of later tokens",
-            "gradient": "gradient to later tokens",
-            "prefix": "prefix against longer text",
-            "cache": "cache against full pass",
-        }
         lines = [self.verdict, f"  {f'{self.length} tokens {self.where}':<28}  largest  allowed"]
-        for check, name in rows.items():
+        for check, name in CHECKS.items():
             finding = getattr(self, check)
+            if finding is None and check == "chunk" and "cache" in self.not_made:
+                continue
             if finding is None:
                 lines.append(f"  {name:<28} not made: {self.not_made.get(check, 'not finite')}")
                 continue
@@ -170,6 +185,6 @@ class AuditReport:
         lines += [
             f"  {name:<28} not made: {reason}"
             for name, reason in self.not_made.items()
-            if name not in rows
+            if name not in CHECKS
         ]
         return "\n".join(lines)

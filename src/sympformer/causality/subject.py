@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sympformer.errors import InputError
 
-CACHES = ("cache", "past_key_values", "cache_params", "state")
+CACHES = ("cache", "past_key_values", "state")
 """Names under which models take a cache, and under which their outputs hold one."""
 LIMITS = ("block_size", "max_position_embeddings", "n_positions")
 """Names under which the configs of models hold the most tokens of a text."""
@@ -39,18 +39,15 @@ class Subject:
         self.module = model if isinstance(model, nn.Module) else None
         parameters = _parameters(call or (self.module.forward if self.module else model))
         self.cache_name = next((name for name in CACHES if name in parameters), None)
-        self._asks, self._places = "use_cache" in parameters, "cache_position" in parameters
+        self._asks = "use_cache" in parameters
         self.device = device_of(self.module)
 
-    def __call__(
-        self, ids: Tensor, cache: Any = None, start: int = 0, keep: bool = False
-    ) -> tuple[Tensor, Any]:
+    def __call__(self, ids: Tensor, cache: Any = None, keep: bool = False) -> tuple[Tensor, Any]:
         """Logits `(B, T, V)`, and the cache after them if there is one.
 
         Args:
             ids: `(B, T)` int64; the model gets a contiguous copy.
             cache: of the tokens before.
-            start: number of the tokens before.
             keep: whether a cache is wanted; some models make one only then.
 
         Raises:
@@ -61,10 +58,6 @@ class Subject:
             options["use_cache"] = True
         if cache is not None:
             options[str(self.cache_name)] = cache
-            if self._places:
-                options["cache_position"] = torch.arange(
-                    start, start + ids.shape[1], device=ids.device
-                )
         torch.manual_seed(0)  # the same noise in every call, should the model draw any
         ids = ids.clone(memory_format=torch.contiguous_format)
         out = self.call(self.model, ids, **options) if self.call else self.model(ids, **options)
