@@ -32,12 +32,9 @@ def float64_copy(module: nn.Module) -> nn.Module:
     """A frozen float64 copy for evaluation, not compiled; on the CPU where float64 is lacking.
 
     Raises:
-        InputError: the module cannot be copied, or has no values yet.
+        InputError: the module cannot be copied.
     """
     module = getattr(module, "_orig_mod", module)  # of torch.compile, whose traces are for float32
-    device = device_of(module)
-    if device.type == "meta":
-        raise InputError("the model is on the device meta, without values: initialise it first")
     try:
         copied = copy.deepcopy(module)
     except Exception as error:  # whatever the parts of the module raise
@@ -45,7 +42,7 @@ def float64_copy(module: nn.Module) -> nn.Module:
             f"the model cannot be copied ({one_line(error)}): audit a function of ids instead, "
             "lambda ids: model(ids)"
         ) from error
-    if device.type == "mps":  # has no float64
+    if device_of(module).type == "mps":  # has no float64
         copied = copied.cpu()
     return copied.double().eval().requires_grad_(False)
 
@@ -57,7 +54,7 @@ def reweighted(module: nn.Module | None, draw: torch.Generator) -> Iterator[str]
     0.1 g, which opens a gate that starts at zero and keeps a gain near one.
     """
     yield "as they are"
-    parameters = module.parameters() if module else ()
+    parameters = () if module is None else module.parameters()
     own = [(p, p.clone()) for p in parameters if p.is_floating_point()]
     for g in SCALES if own else ():
         for p, start in own:

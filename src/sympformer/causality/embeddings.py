@@ -36,7 +36,10 @@ def watched_embeddings(module: nn.Module | None, ids: Tensor) -> Iterator[list[T
         return
     tables = (part for part in module.modules() if isinstance(part, nn.Embedding))
     hooks = [
-        table.register_forward_hook(lambda _, args, out: watch(args[0] if args else None, out))
+        # Before the hooks of others, which may look ahead.
+        table.register_forward_hook(
+            lambda _, args, out: watch(args[0] if args else None, out), prepend=True
+        )
         for table in tables
     ]
     try:

@@ -59,13 +59,15 @@ def audit(
     length = min(64, limit or 64) if length is None else length
     vocab_size = vocab_size or getattr(getattr(model, "config", None), "vocab_size", None)
     if vocab_size is None or vocab_size < 2:
-        raise InputError("the audit needs vocab_size=, the number of tokens (2 or more)")
+        raise InputError("the audit needs vocab_size= (--vocab-size), the number of ids, 2 or more")
     if length < 2:
         raise InputError(f"length {length}: the audit needs at least 2 tokens")
     if limit is not None and length > limit:
         raise InputError(f"length {length} is above the model's block size; use up to {limit}")
 
     subject = Subject(model, call, logits)
+    if subject.device.type == "meta":
+        raise InputError("the model is on the device meta, without values: initialise it first")
     if compile and subject.module is None:
         raise InputError("compile: a function is audited as it is; give a module, or compile it")
     draw = torch.Generator().manual_seed(seed)

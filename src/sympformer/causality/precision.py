@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 # What is not seen is not in the graph, or multiplied by an exact zero.
@@ -18,6 +19,7 @@ SHAPE_TOLERANCE = 1e-6
 FLOAT32_SHAPE_TOLERANCE = 1e-3
 # Above this, rounding hides what the checks of prefix and cache look for.
 DECIDABLE = 0.05
+WEIGHTED = (F.embedding, F.linear)
 
 
 def causal_tolerance(dtype: torch.dtype) -> float:
@@ -45,9 +47,10 @@ def eagerly() -> AbstractContextManager[Any]:
 
 
 class _Coarsest(TorchFunctionMode):
-    """Looks at the result of every function on tensors; constants that a model makes do not count.
+    """Looks at what is rounded on the way, and at products with weights.
 
-    Nor do single numbers, such as a step size that is kept in float32 for good.
+    Constants that a model makes do not count; nor do single numbers, such as a step size that is
+    kept in float32 for good.
     """
 
     dtype = torch.float64
@@ -56,19 +59,22 @@ class _Coarsest(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        if any(map(_counts, args)):
-            for result in out if isinstance(out, tuple | list) else (out,):
-                self.meet(result)
+        if _floats(out) and (func in WEIGHTED or any(_coarser(out, arg) for arg in args)):
+            self.meet(out)
         return out
 
-    def meet(self, result: Any) -> None:
-        """Count the type of `result`, if it is a tensor."""
-        if _counts(result) and torch.finfo(result.dtype).eps > torch.finfo(self.dtype).eps:
+    def meet(self, result: Tensor) -> None:
+        """Count the type of `result`."""
+        if torch.finfo(result.dtype).eps > torch.finfo(self.dtype).eps:
             self.dtype = result.dtype
 
 
-def _counts(value: Any) -> bool:
+def _floats(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 1
+
+
+def _coarser(out: Tensor, arg: Any) -> bool:
+    return _floats(arg) and torch.finfo(out.dtype).eps > torch.finfo(arg.dtype).eps
 
 
 @contextmanager

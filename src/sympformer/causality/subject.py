@@ -37,7 +37,7 @@ class Subject:
     ):
         self.model, self.call, self.logits = model, call, logits
         self.module = model if isinstance(model, nn.Module) else None
-        parameters = _parameters(call or (self.module.forward if self.module else model))
+        parameters = _parameters(call or (model if self.module is None else self.module.forward))
         self.cache_name = next((name for name in CACHES if name in parameters), None)
         self._asks = "use_cache" in parameters
         self.device = device_of(self.module)
@@ -129,7 +129,7 @@ def limit_of(model: Any) -> int | None:
 
 def device_of(module: nn.Module | None) -> torch.device:
     """Where the first parameter lies; the CPU without any."""
-    parameters = module.parameters() if module else ()
+    parameters = () if module is None else module.parameters()
     return next((p.device for p in parameters), torch.device("cpu"))
 
 
