@@ -33,8 +33,7 @@ def audit(
     audited in a float64 copy, with its own weights and with redrawn ones; of a function the checks
     are made that can be. The cache is checked where it is taken as `cache=`, `past_key_values=` or
     `state=` and the output holds it under the same name. What could not be checked is in the
-    report.
-    The model, its mode, its gradients and the caller's random state are left as they are.
+    report. The model, its mode, its gradients and the caller's random state are left as they are.
 
     Args:
         model: a module, in any mode and precision, or another callable, as it is.
@@ -55,16 +54,7 @@ def audit(
     """
     if not callable(model):
         raise InputError(f"the audit needs a module or a function of ids, not {model!r}")
-    limit = limit_of(model)
-    length = min(64, limit or 64) if length is None else length
-    vocab_size = vocab_size or getattr(getattr(model, "config", None), "vocab_size", None)
-    if vocab_size is None or vocab_size < 2:
-        raise InputError("the audit needs vocab_size= (--vocab-size), the number of ids, 2 or more")
-    if length < 2:
-        raise InputError(f"length {length}: the audit needs at least 2 tokens")
-    if limit is not None and length > limit:
-        raise InputError(f"length {length} is above the model's block size; use up to {limit}")
-
+    length, vocab_size = _sizes(model, length, vocab_size)
     subject = Subject(model, call, logits)
     if subject.device.type == "meta":
         raise InputError("the model is on the device meta, without values: initialise it first")
@@ -98,6 +88,20 @@ def audit(
         kind = "function" if module is None else "module"
         trials[0].not_made["redrawn weights"] = f"the {kind} shows none"
     return _report(trials, length, where)
+
+
+def _sizes(model: Any, length: int | None, vocab_size: int | None) -> tuple[int, int]:
+    """Tokens in a sequence and ids, by default from the config of the model."""
+    limit = limit_of(model)
+    length = min(64, limit or 64) if length is None else length
+    vocab_size = vocab_size or getattr(getattr(model, "config", None), "vocab_size", None)
+    if vocab_size is None or vocab_size < 2:
+        raise InputError("the audit needs vocab_size= (--vocab-size), the number of ids, 2 or more")
+    if length < 2:
+        raise InputError(f"length {length}: the audit needs at least 2 tokens")
+    if limit is not None and length > limit:
+        raise InputError(f"length {length} is above the model's block size; use up to {limit}")
+    return length, vocab_size
 
 
 def _coarsest_dtype(subject: Subject, length: int, vocab_size: int) -> torch.dtype:
