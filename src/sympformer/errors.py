@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, MutableMapping
 from difflib import get_close_matches
+from textwrap import shorten
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -9,6 +10,11 @@ T = TypeVar("T")
 
 class InputError(ValueError):
     """Wrong usage or input; the message is one line that says what to change (exit code 2)."""
+
+
+def one_line(error: BaseException) -> str:
+    """An exception in one line that is not too long."""
+    return shorten(f"{type(error).__name__}: {error}", 120, placeholder=" ...")
 
 
 def lookup(table: Mapping[str, T], name: str, what: str) -> T:

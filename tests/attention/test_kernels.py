@@ -14,7 +14,7 @@ if DEVICE == "cpu":  # Triton reads it when it is imported
 pytest.importorskip("triton")
 
 from sympformer.attention import forms, kernels, naive  # noqa: E402
-from sympformer.causality import audit, checks  # noqa: E402
+from sympformer.causality import audit, checks, copies  # noqa: E402
 from sympformer.errors import InputError  # noqa: E402
 from sympformer.model import build  # noqa: E402
 
@@ -238,7 +238,7 @@ def test_the_audit_of_models(name, causality, tiny, cut, monkeypatch):
     """
     cut(16, 16)
     monkeypatch.setattr(forms, "_has_triton", lambda: True)
-    monkeypatch.setattr(checks, "SCALES", ())
+    monkeypatch.setattr(copies, "SCALES", ())
     monkeypatch.setattr(checks, "POSITIONS", 3)
     model = build(tiny(name, n_layer=1, causality=causality)).to(DEVICE)
     for p in model.parameters():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sympformer.causality import Report, audit
+from sympformer.causality import AuditReport, audit
 from sympformer.errors import InputError
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "published_construction.py"
@@ -261,7 +261,7 @@ def test_nan_that_a_later_token_causes_is_a_leak():
 
 
 def test_the_published_construction_leaks_and_its_causal_twin_does_not(example):
-    reports: dict[bool, Report] = {}
+    reports: dict[bool, AuditReport] = {}
     for leaking in (True, False):
         torch.manual_seed(0)
         config = example.Config(vocab_size=32, block_size=24, n_layer=2, n_embd=16)

@@ -1,13 +1,9 @@
 """The particle lab: the flows of the theory, without language."""
 
 from sympformer.lab.experiments import EXPERIMENTS, perform
-from sympformer.lab.fields import (
-    LinearFlow,
-    SoftmaxFlow,
-    VelocityFlow,
-    hamiltonian,
+from sympformer.lab.flows import LinearFlow, SoftmaxFlow, VelocityFlow, hamiltonian
+from sympformer.lab.formulas import (
     linear_field,
-    linear_hamiltonian,
     linear_moments,
     softmax_acceleration,
     softmax_field,
@@ -21,7 +17,6 @@ __all__ = [
     "VelocityFlow",
     "hamiltonian",
     "linear_field",
-    "linear_hamiltonian",
     "linear_moments",
     "perform",
     "softmax_acceleration",

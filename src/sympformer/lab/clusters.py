@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sympformer.dynamics import SCHEMES, UNDAMPED, Oracle, Scheme, State, damping, follow
 from sympformer.errors import InputError
-from sympformer.lab.fields import GradientFlow, SoftmaxFlow, VelocityFlow
+from sympformer.lab.flows import GradientFlow, SoftmaxFlow, VelocityFlow
 from sympformer.lab.problems import order
 from sympformer.lab.record import Claim, Result
 from sympformer.lab.sphere import on_sphere, retract

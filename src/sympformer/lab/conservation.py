@@ -21,7 +21,7 @@ from sympformer.dynamics import (
     follow,
 )
 from sympformer.dynamics.tao import Tao
-from sympformer.lab.fields import LinearFlow, SoftmaxFlow, VelocityFlow, hamiltonian
+from sympformer.lab.flows import LinearFlow, SoftmaxFlow, VelocityFlow, hamiltonian
 from sympformer.lab.problems import exact, order, positive, symmetric
 from sympformer.lab.record import Claim, Result
 

@@ -14,7 +14,7 @@ import torch
 from sympformer.attention.naive import Causality
 from sympformer.dynamics import SCHEMES, State, damping, follow
 from sympformer.errors import InputError
-from sympformer.lab.fields import LinearFlow, VelocityFlow
+from sympformer.lab.flows import LinearFlow, VelocityFlow
 from sympformer.lab.problems import order, positive
 from sympformer.lab.record import Claim, Result
 

@@ -21,8 +21,10 @@ from torch import Tensor
 
 from sympformer.dynamics import SCHEMES, Oracle, State, damping, follow
 from sympformer.errors import InputError, lookup
-from sympformer.lab.fields import LinearFlow, VelocityFlow, linear_moments, require_definite
+from sympformer.lab.flows import LinearFlow, VelocityFlow
+from sympformer.lab.formulas import linear_moments
 from sympformer.lab.laws import RADII, affine_residual, radii, sample
+from sympformer.lab.matrices import require_definite
 from sympformer.lab.problems import matrix, positive, symmetric
 from sympformer.lab.record import Claim, Result
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sympformer.dynamics import SCHEMES, UNDAMPED, Damping, State, damping, follow
 from sympformer.errors import InputError
-from sympformer.lab.fields import GradientFlow, LinearFlow, SoftmaxFlow, hamiltonian
+from sympformer.lab.flows import GradientFlow, LinearFlow, SoftmaxFlow, hamiltonian
 from sympformer.lab.problems import order, positive
 from sympformer.lab.record import Claim, Result
 from sympformer.lab.sphere import on_sphere, retract

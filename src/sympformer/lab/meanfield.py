@@ -21,7 +21,7 @@ from scipy.integrate import solve_ivp
 from scipy.stats import norm
 
 from sympformer.dynamics import SCHEMES, State, damping, follow
-from sympformer.lab.fields import LinearFlow, SoftmaxFlow
+from sympformer.lab.flows import LinearFlow, SoftmaxFlow
 from sympformer.lab.problems import order
 from sympformer.lab.record import Claim, Result
 

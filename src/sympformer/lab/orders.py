@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from sympformer.dynamics import SCHEMES, State, damping, follow
-from sympformer.lab.fields import LinearFlow, SoftmaxFlow
+from sympformer.lab.flows import LinearFlow, SoftmaxFlow
 from sympformer.lab.problems import exact, order, positive, symmetric
 from sympformer.lab.record import Claim, Result
 

@@ -1,12 +1,13 @@
-"""The streamed flows against the naive formulas, automatic derivatives and each other."""
+"""The streamed flows against the formulas, automatic derivatives and each other."""
+
+from functools import partial
 
 import pytest
 import torch
 
 from sympformer import lab
-from sympformer.attention import naive
 from sympformer.errors import InputError
-from sympformer.lab import fields, kernel
+from sympformer.lab import flows, kernel
 
 
 @pytest.fixture
@@ -29,31 +30,34 @@ def tiles(request, monkeypatch):
 
 
 @pytest.mark.parametrize("causality", ["joint", "prefix"])
-def test_softmax_flows_agree_with_the_naive_formulas(problem, tiles, causality):
+def test_flows_agree_with_the_formulas(problem, tiles, causality):
     x, p, A, B = problem
-    for mine, theirs in zip(
+    softmax, linear = flows.SoftmaxFlow(A, B, causality)(x), flows.LinearFlow(A, B, causality)(x)
+    for fast, formula in zip(
         (
-            *lab.softmax_field(x, p, A, B, causality),
-            lab.softmax_acceleration(x, p, A, B, causality),
+            *(softmax.velocity(p), softmax.force(p)),
+            *(linear.velocity(p), linear.force(p)),
+            flows.VelocityFlow(A, B, causality)(x).force(p),
         ),
         (
-            *naive.softmax_field(x, p, A, B, causality),
-            naive.softmax_acceleration(x, p, A, B, causality),
+            *lab.softmax_field(x, p, A, B, causality),
+            *lab.linear_field(x, p, A, B, causality),
+            lab.softmax_acceleration(x, p, A, B, causality),
         ),
         strict=True,
     ):
-        torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(fast, formula, rtol=1e-11, atol=1e-11)
 
 
 def test_softmax_field_derives_from_its_hamiltonian(problem, tiles):
     x, p, A, B = problem
-    check_hamiltonian(fields.SoftmaxFlow(A, B), x, p)
-    check_hamiltonian(fields.SoftmaxFlow(A, B, potential=B), x, p)
+    check_hamiltonian(flows.SoftmaxFlow(A, B), x, p)
+    check_hamiltonian(flows.SoftmaxFlow(A, B, potential=B), x, p)
 
 
 def test_linear_field_derives_from_its_hamiltonian(problem):
     x, y, A, B = problem
-    check_hamiltonian(fields.LinearFlow(A, B), x, y)
+    check_hamiltonian(flows.LinearFlow(A, B), x, y)
 
 
 def check_hamiltonian(flow, x, p):
@@ -86,13 +90,13 @@ def test_gradient_flows_are_attention_layers(problem):
     x, _, A, B = problem
     weights = (x @ A @ x.mT).softmax(-1)
     torch.testing.assert_close(
-        fields.SoftmaxFlow(A, B)(x).gradient_flow(),
+        flows.SoftmaxFlow(A, B)(x).gradient_flow(),
         weights @ x @ (B @ A).mT,
         rtol=1e-11,
         atol=1e-11,
     )
     torch.testing.assert_close(
-        fields.LinearFlow(A, B)(x).gradient_flow(),
+        flows.LinearFlow(A, B)(x).gradient_flow(),
         (x @ A @ x.mT) @ x @ B / x.shape[-2],
         rtol=1e-11,
         atol=1e-11,
@@ -101,17 +105,23 @@ def test_gradient_flows_are_attention_layers(problem):
 
 def test_linear_field_prefix_is_the_field_of_each_prefix(problem, tiles):
     x, y, A, B = problem
-    velocity, force = lab.linear_field(x, y, A, B, "prefix")
+    prefix, joint = flows.LinearFlow(A, B, "prefix")(x), flows.LinearFlow(A, B)
     for n in (1, 7, x.shape[-2]):
-        alone = lab.linear_field(x[..., :n, :], y[..., :n, :], A, B)
-        torch.testing.assert_close(velocity[..., n - 1, :], alone[0][..., -1, :])
-        torch.testing.assert_close(force[..., n - 1, :], alone[1][..., -1, :])
+        alone, momenta = joint(x[..., :n, :]), y[..., :n, :]
+        for whole, part in (
+            (prefix.velocity(y), alone.velocity(momenta)),
+            (prefix.force(y), alone.force(momenta)),
+        ):
+            torch.testing.assert_close(whole[..., n - 1, :], part[..., -1, :])
 
 
 def test_large_scores_do_not_overflow(problem):
     x, p, A, B = problem
-    acceleration = lab.softmax_acceleration(40 * x, p, A, B)
-    assert acceleration.isfinite().all()
+    for acceleration in (
+        flows.VelocityFlow(A, B)(40 * x).force(p),
+        lab.softmax_acceleration(40 * x, p, A, B),
+    ):
+        assert acceleration.isfinite().all()
 
 
 def test_moments_are_those_of_the_particles(problem):
@@ -138,14 +148,23 @@ def test_moments_are_those_of_the_particles(problem):
         ({"B": -torch.eye(2)}, "B must be positive definite: least eigenvalue -1"),
     ],
 )
-@pytest.mark.parametrize("flow", [fields.SoftmaxFlow, fields.VelocityFlow])
-def test_bad_matrices_are_refused(flow, matrices, message):
-    with pytest.raises(InputError, match=message):
-        flow(**{"A": torch.eye(2), "B": torch.eye(2), **matrices})
+def test_bad_matrices_are_refused(matrices, message):
+    x = torch.zeros(3, 2)
+    arguments = {"A": torch.eye(2), "B": torch.eye(2), **matrices}
+    for make in (
+        flows.SoftmaxFlow,
+        flows.VelocityFlow,
+        partial(lab.softmax_field, x, x),
+        partial(lab.softmax_acceleration, x, x),
+    ):
+        with pytest.raises(InputError, match=message):
+            make(**arguments)
 
 
-def test_linear_flow_needs_symmetric_matrices():
-    with pytest.raises(InputError, match="V must be symmetric"):
-        fields.LinearFlow(torch.eye(2), torch.ones(2, 2).triu())
-    with pytest.raises(InputError, match="unknown causality"):
-        fields.LinearFlow(torch.eye(2), torch.eye(2), "future")  # pyright: ignore[reportArgumentType]
+def test_the_linear_flow_needs_symmetric_matrices():
+    x, identity, triangle = torch.zeros(3, 2), torch.eye(2), torch.ones(2, 2).triu()
+    for make in (flows.LinearFlow, partial(lab.linear_field, x, x)):
+        with pytest.raises(InputError, match="V must be symmetric"):
+            make(identity, triangle)
+        with pytest.raises(InputError, match="unknown causality"):
+            make(identity, identity, "future")

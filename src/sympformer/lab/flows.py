@@ -1,20 +1,19 @@
 """The flows of the theory as oracles: one head, no parameters, kernels streamed in row tiles.
 
 An oracle is what `sympformer.dynamics` steps: `oracle(x)` evaluates the kernel once and returns
-the field at x, with `velocity(p)`, `force(p)` and the energies. Shapes are `(..., N, d)`. The
-functions below it have the signatures of the formulas. Memory is O(N) beyond a fixed budget, so
-10,000 particles fit; `sympformer.attention.naive` holds the same formulas as they stand on paper.
+the field at x, with `velocity(p)`, `force(p)` and the energies. Shapes are `(..., N, d)`. Memory is
+O(N) beyond a fixed budget, so 10,000 particles fit. This is the fast form of `lab.formulas`, and
+tested against it.
 """
 
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 from torch import Tensor
 
 from sympformer.attention.naive import Causality
-from sympformer.errors import InputError, lookup
 from sympformer.lab.kernel import Kernel, tiles
+from sympformer.lab.matrices import require_causality, require_definite, require_symmetric
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,12 @@ class SoftmaxFlow:
         if self.potential is not None:
             require_symmetric(potential=self.potential)
 
-    def __call__(self, x: Tensor) -> "SoftmaxField":
+    def __call__(self, x: Tensor) -> "SoftmaxFlowField":
         """Evaluate the kernel at x."""
-        return SoftmaxField(x, self)
+        return SoftmaxFlowField(x, self)
 
 
-class SoftmaxField:
+class SoftmaxFlowField:
     """The field of (S) at x; `z` is the mean kernel of each token, `(..., N, 1)`."""
 
     def __init__(self, x: Tensor, flow: SoftmaxFlow):
@@ -100,12 +99,12 @@ class VelocityFlow:
         require_symmetric(A=self.A)
         require_definite(B=self.B)
 
-    def __call__(self, x: Tensor) -> "VelocityField":
+    def __call__(self, x: Tensor) -> "VelocityFlowField":
         """Evaluate the kernel at x."""
-        return VelocityField(x, self)
+        return VelocityFlowField(x, self)
 
 
-class VelocityField:
+class VelocityFlowField:
     """The field of (U) at x."""
 
     def __init__(self, x: Tensor, flow: VelocityFlow):
@@ -149,12 +148,12 @@ class LinearFlow:
         require_causality(self.causality)
         require_symmetric(A=self.A, V=self.V)
 
-    def __call__(self, x: Tensor) -> "LinearField":
+    def __call__(self, x: Tensor) -> "LinearFlowField":
         """Fix the position."""
-        return LinearField(x, self)
+        return LinearFlowField(x, self)
 
 
-class LinearField:
+class LinearFlowField:
     """The field of (L) at x."""
 
     def __init__(self, x: Tensor, flow: LinearFlow):
@@ -203,15 +202,15 @@ class GradientFlow:
 
     flow: SoftmaxFlow | LinearFlow
 
-    def __call__(self, x: Tensor) -> "GradientField":
+    def __call__(self, x: Tensor) -> "GradientFlowField":
         """Evaluate the kernel at x."""
-        return GradientField(self.flow(x))
+        return GradientFlowField(self.flow(x))
 
 
-class GradientField:
+class GradientFlowField:
     """The field of a gradient flow at x."""
 
-    def __init__(self, at: SoftmaxField | LinearField):
+    def __init__(self, at: SoftmaxFlowField | LinearFlowField):
         self.at = at
 
     def velocity(self, p: Tensor) -> Tensor:
@@ -223,78 +222,6 @@ class GradientField:
         return torch.zeros_like(p)
 
 
-def softmax_field(
-    x: Tensor, p: Tensor, A: Tensor, B: Tensor, causality: Causality = "joint"
-) -> tuple[Tensor, Tensor]:
-    """Velocity and conservative force of (S); see `SoftmaxFlow`."""
-    at = SoftmaxFlow(A, B, causality)(x)
-    return at.velocity(p), at.force(p)
-
-
-def softmax_acceleration(
-    x: Tensor, u: Tensor, A: Tensor, B: Tensor, causality: Causality = "joint"
-) -> Tensor:
-    """Att(x) - C(u) of (U); see `VelocityFlow`."""
-    return VelocityFlow(A, B, causality)(x).force(u)
-
-
-def softmax_hamiltonian(x: Tensor, p: Tensor, A: Tensor, B: Tensor) -> Tensor:
-    """H = ½ Σ_i p_iᵀB p_i / z_i - (1/2N) Σ_ij K_ij; its field is (S)."""
-    return hamiltonian(SoftmaxFlow(A, B)(x), p)
-
-
-def linear_field(
-    x: Tensor, y: Tensor, A: Tensor, V: Tensor, causality: Causality = "joint"
-) -> tuple[Tensor, Tensor]:
-    """Velocity and conservative force of (L); see `LinearFlow`."""
-    at = LinearFlow(A, V, causality)(x)
-    return at.velocity(y), at.force(y)
-
-
-def linear_hamiltonian(x: Tensor, y: Tensor, A: Tensor, V: Tensor) -> Tensor:
-    """H = (1/2N) Σ_ij (x_iᵀA x_j) y_iᵀ y_j - ½ Σ_i x_iᵀV x_i; its field is (L)."""
-    return hamiltonian(LinearFlow(A, V)(x), y)
-
-
-def hamiltonian(at: SoftmaxField | LinearField, p: Tensor) -> Tensor:
+def hamiltonian(at: SoftmaxFlowField | LinearFlowField, p: Tensor) -> Tensor:
     """Kinetic energy plus N E(ρ), of shape `(...)`."""
     return at.kinetic(p) + at.energy()
-
-
-def linear_moments(
-    S: Tensor, m: Tensor, cov: Tensor, A: Tensor, V: Tensor, alpha: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Time derivatives of S, mean and covariance under (L) with y = S x.
-
-    Ṡ = -αS - (A M S² + S² M A) + V, ṁ = W m, Σ̇ = W Σ + Σ Wᵀ with M = Σ + m mᵀ, W = S M A
-    (Prop. 4.3; Cor. 4.4 is m = 0).
-    """
-    M = cov + m[..., :, None] * m[..., None, :]
-    W = S @ M @ A
-    dS = V - alpha * S - (A @ M @ S @ S + S @ S @ M @ A)
-    return dS, (W @ m[..., None])[..., 0], W @ cov + cov @ W.mT
-
-
-def require_causality(name: str) -> None:
-    """Raise InputError unless the causality is one of "prefix" and "joint"."""
-    lookup(dict.fromkeys(get_args(Causality)), name, "causality")
-
-
-def require_symmetric(**matrices: Tensor) -> None:
-    """Raise InputError unless every matrix is square, finite and symmetric to rounding."""
-    for name, matrix in matrices.items():
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise InputError(f"{name} must be a square matrix, not of shape {tuple(matrix.shape)}")
-        gap = (matrix - matrix.mT).abs().max().item()
-        if not gap <= 1e-10 * max(1.0, matrix.abs().max().item()):
-            raise InputError(f"{name} must be symmetric: |{name} - {name}ᵀ| = {gap:.3g}")
-
-
-def require_definite(**matrices: Tensor) -> None:
-    """Raise InputError unless every matrix is symmetric positive definite."""
-    require_symmetric(**matrices)
-    for name, matrix in matrices.items():
-        spectrum = torch.linalg.eigvalsh(matrix)
-        least, most = spectrum[0].item(), spectrum[-1].item()
-        if not least > 1e-12 * most:
-            raise InputError(f"{name} must be positive definite: least eigenvalue {least:.3g}")
