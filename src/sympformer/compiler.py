@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from sympformer import torch_private
 from sympformer.errors import InputError
 
 LIMIT = 256
 """Graphs of one piece of code: a process may meet many models, shapes and modes."""
 
 
-DECODING = {"cpp.min_chunk_size": 64, "size_asserts": False}
+DECODING = {"cpp__min_chunk_size": 64, "size_asserts": False}
 """A step of decoding is short. Its loops over the text look short to the compiler, which may see
 only the first tokens: threads share them all the same. Shapes are checked before the graph is
 called, not once more in it, which took a tenth of the step."""
@@ -28,11 +29,10 @@ def compile_blocks(blocks: Iterable[nn.Module]) -> None:
 @cache
 def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
     """The compiled form of a step of decoding, one graph for every length of the text."""
-    import torch._inductor.inductor_prims  # see `products`
-
+    torch_private.import_made_once()
     # torch's types lack the limit.
     settings = {"dynamic": True, "fullgraph": True, "recompile_limit": LIMIT}
-    return torch.compile(step, options=DECODING, **settings)
+    return torch.compile(step, options=torch_private.compiler_options(**DECODING), **settings)
 
 
 @cache
@@ -44,12 +44,10 @@ def require_compiler(device: str) -> None:
     Raises:
         InputError: that fails.
     """
-    # Imported here: it takes a second, and decides for good whether Triton is interpreted.
-    from torch._dynamo.exc import BackendCompilerFailed
-
+    failure = torch_private.compiler_failure()
     try:
         torch.compile(torch.sin)(torch.zeros(8, device=device))
-    except BackendCompilerFailed as error:
+    except failure as error:
         raise InputError(
             f"torch.compile does not work here ({str(error).splitlines()[0]}): install what is "
             "missing, or do without compiling"

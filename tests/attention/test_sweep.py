@@ -16,7 +16,7 @@ def random(*shape, seed=0, dtype=torch.float64):
     ).to(dtype)
 
 
-def follow(average, log_sum, p, v, matrix):
+def revalue(average, log_sum, p, v, matrix):
     """All that the layers do: heads mixed by a matrix, a speed, the log-sum-exp, wide values."""
     w = p + average.transpose(1, 2).flatten(2) @ matrix
     s = w.square().sum(-1)[:, None, :, None] * (2 + log_sum.tanh())
@@ -24,13 +24,13 @@ def follow(average, log_sum, p, v, matrix):
 
 
 def one(q, k, v, p, matrix):
-    average, log_sum, second, _, w = sweep(follow, q, k, v, (p, v), (matrix,), scale=0.5)
+    average, log_sum, second, _, w = sweep(revalue, q, k, v, (p, v), (matrix,), scale=0.5)
     return average, log_sum, second, w
 
 
 def two(q, k, v, p, matrix):
     average, log_sum = naive.attend(q, k, v, scale=0.5)
-    values, w = follow(average, log_sum, p, v, matrix)
+    values, w = revalue(average, log_sum, p, v, matrix)
     return average, log_sum, naive.average(q, k, values.to(v.dtype), scale=0.5), w
 
 

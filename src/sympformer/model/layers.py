@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sympformer import products
+from sympformer.derivatives import transformed
 
 
 class LayerNorm(nn.LayerNorm):
@@ -40,7 +41,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(..., d)` to `(..., d)`."""
         wide = self.expand(x)
-        if not wide.requires_grad:
+        if not wide.requires_grad or transformed(wide):
             return self._contract(wide)
         # GELU is made again in the backward pass: kept, it is a quarter of a layer's memory.
         return checkpoint(self._contract, wide, use_reentrant=False, preserve_rng_state=False)

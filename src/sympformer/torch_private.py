@@ -1,0 +1,125 @@
+"""Names of torch that are not public, each with what happens in a torch that lacks it.
+
+No other module reaches for such names. Those of the compiler are imported when they are used: that
+takes a second, and decides for good whether Triton is interpreted.
+"""
+
+import importlib
+from contextlib import AbstractContextManager, nullcontext
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def _find(path: str) -> Any:
+    try:
+        return attrgetter(path)(torch)
+    except AttributeError:
+        return None
+
+
+_linear_pointwise = _find("ops.mkldnn._linear_pointwise")
+_transforms = _find("_C._functorch.get_dynamic_layer_stack_depth")
+has_onednn_product = _linear_pointwise is not None
+"""Whether `onednn_product` is more than `a @ bᵀ`."""
+_told = _transforms is not None and hasattr(forward_ad, "_current_level")
+
+
+def onednn_product(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ bᵀ` of `(m, k)` and `(n, k)` in float32 on a processor, by oneDNN; not differentiable.
+
+    Without the operator it is torch's own product.
+    """
+    if not has_onednn_product:
+        return a @ b.mT
+    return _linear_pointwise(a, b, None, "none", [], "")
+
+
+def transformed(*tensors: Tensor) -> bool:
+    """Whether torch differentiates or maps what runs now in ways that operators must know of.
+
+    That is inside a transform of `torch.func` and inside a level of forward-mode differentiation,
+    for any tensors. Where torch does not tell, it is seen in the tensors themselves: those of a
+    transform own no memory, those of forward mode have a tangent.
+    """
+    if _told:
+        return _transforms() > 0 or forward_ad._current_level >= 0
+    return not torch.compiler.is_compiling() and any(_is_wrapped(t) for t in tensors)
+
+
+def _is_wrapped(t: Tensor) -> bool:
+    try:
+        t.data_ptr()
+    except RuntimeError:
+        return True
+    return forward_ad.unpack_dual(t).tangent is not None
+
+
+def in_forward_mode() -> bool:
+    """Whether a level of forward-mode differentiation is entered; False where torch hides it."""
+    return _told and forward_ad._current_level >= 0
+
+
+def made_once(row: Tensor) -> Tensor:
+    """`row`; without this the compiler makes it anew in each turn of a loop over it.
+
+    The operator changes nothing. `import_made_once` registers it; without it, the row is made in
+    the loop.
+    """
+    if not hasattr(torch.ops.prims, "inductor_force_stride_order"):
+        return row
+    return torch.ops.prims.inductor_force_stride_order(row, row.stride())
+
+
+def import_made_once() -> None:
+    """Register the operator of `made_once`, in a torch that has it."""
+    try:
+        importlib.import_module("torch._inductor.inductor_prims")
+    except ImportError:
+        pass
+
+
+def compiler_options(**wanted: Any) -> dict[str, Any]:
+    """Those of the wanted options that torch's compiler knows; it refuses any other.
+
+    A double underscore in a name stands for a dot.
+    """
+    known = importlib.import_module("torch._inductor").list_options()
+    options = {name.replace("__", "."): value for name, value in wanted.items()}
+    return {name: value for name, value in options.items() if name in known}
+
+
+def compiler_failure() -> type[Exception]:
+    """What the compiler raises where it lacks something of this machine, or what that is derived
+    from.
+    """
+    try:
+        return importlib.import_module("torch._dynamo.exc").BackendCompilerFailed
+    except (ImportError, AttributeError):
+        return RuntimeError
+
+
+def hooks_are_seen() -> AbstractContextManager | None:
+    """Inside, compiled code notices hooks that come after it; None where torch cannot do that."""
+    return _patch("torch._dynamo.config", skip_nnmodule_hook_guards=False)
+
+
+def passes_are_kept() -> AbstractContextManager:
+    """Inside, a compiled pass may be differentiated more than once.
+
+    Without the setting there is nothing to switch off, or torch says what is wrong itself.
+    """
+    return _patch("torch._functorch.config", donated_buffer=False) or nullcontext()
+
+
+def _patch(config: str, **settings: Any) -> AbstractContextManager | None:
+    try:
+        module = importlib.import_module(config)
+    except ImportError:
+        return None
+    if not all(hasattr(module, name) for name in settings):
+        return None
+    return module.patch(**settings)
