@@ -25,6 +25,7 @@ _linear_pointwise = _find("ops.mkldnn._linear_pointwise")
 _transforms = _find("_C._functorch.get_dynamic_layer_stack_depth")
 has_onednn_product = _linear_pointwise is not None
 """Whether `onednn_product` is more than `a @ bᵀ`."""
+_mapped = _find("_C._functorch.is_legacy_batchedtensor")
 _told = _transforms is not None and hasattr(forward_ad, "_current_level")
 
 
@@ -56,6 +57,16 @@ def _is_wrapped(t: Tensor) -> bool:
     except RuntimeError:
         return True
     return forward_ad.unpack_dual(t).tangent is not None
+
+
+def mapped(gradient: Tensor) -> bool:
+    """Whether this is one of many gradients that torch pulls back at once, outside `torch.func`.
+
+    That is `is_grads_batched` of `torch.autograd.grad`, and what is built on it.
+    """
+    if _mapped is None:
+        return _is_wrapped(gradient)
+    return _mapped(gradient)
 
 
 def in_forward_mode() -> bool:
