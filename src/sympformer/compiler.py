@@ -21,9 +21,14 @@ called, not once more in it, which took a tenth of the step."""
 
 
 def compile_blocks(blocks: Iterable[nn.Module]) -> None:
-    """Compile the blocks of a model: each is one graph for every shape that it meets."""
+    """Compile the blocks of a model: each is one graph for every shape that it meets.
+
+    Under a transform of `torch.func` and in forward mode, of which torch compiles neither from
+    outside, they run as they are.
+    """
     for block in blocks:
         block.compile(fullgraph=True, dynamic=False, recompile_limit=LIMIT)
+        torch_private.call_uncompiled_if(torch_private.transformed, block)
 
 
 @cache

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sympformer import torch_private
-from sympformer.derivatives import transformed
+from sympformer.derivatives import pull_back, recorded, transformed
 
 WORTHWHILE, LARGE = 2**21, 2**16
 """Multiplications, and weights for however few rows, from which oneDNN's larger overhead a call is
@@ -62,8 +62,6 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """The backward pass is made of products too: it can be differentiated as often as they can."""
-
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.save_for_backward(x, weight)
@@ -72,6 +70,8 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight = ctx.saved_tensors
+        if recorded(grad):
+            return tuple(pull_back(F.linear, (x, weight), [grad]))
         rows, grad = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
         by_x, by_weight = ctx.needs_input_grad
         g_x = product(grad, weight.mT).view(x.shape) if by_x else None

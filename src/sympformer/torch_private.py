@@ -5,12 +5,13 @@ takes a second, and decides for good whether Triton is interpreted.
 """
 
 import importlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from operator import attrgetter
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 
@@ -111,6 +112,18 @@ def compiler_failure() -> type[Exception]:
         return importlib.import_module("torch._dynamo.exc").BackendCompilerFailed
     except (ImportError, AttributeError):
         return RuntimeError
+
+
+def call_uncompiled_if(condition: Callable[[], bool], module: nn.Module) -> None:
+    """Make a compiled module ask at each call whether to run as it is.
+
+    In a torch whose modules keep their compiled form elsewhere, it does not ask.
+    """
+    compiled, plain = (getattr(module, n, None) for n in ("_compiled_call_impl", "_call_impl"))
+    if compiled is not None and plain is not None:
+        module._compiled_call_impl = lambda *args, **options: (
+            plain if condition() else compiled
+        )(*args, **options)
 
 
 def hooks_are_seen() -> AbstractContextManager | None:
