@@ -97,7 +97,7 @@ def operators(tiny):
     attend, average = partial(naive.attend, scale=0.5), partial(naive.average, scale=0.5)
     joint = {"causality": "joint", "scale": -0.5}
     system = [random(1, 9, 2), random(1, 9, 1, seed=1).exp(), random(1, 9, 2, seed=2)]
-    swept_inputs = [*qkv(5), random(1, 5, 4, seed=4), random(4, 4, seed=5) / 2]
+    swept_inputs = [*qkv(4), random(1, 4, 4, seed=4), random(4, 4, seed=5) / 2]
     return {
         "linear": Operator(products.linear, F.linear, [random(2, 3, 4), random(5, 4, seed=1)]),
         "product": Operator(products.product, F.linear, [random(3, 4), random(5, 4, seed=1)]),
