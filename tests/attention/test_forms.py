@@ -1,9 +1,11 @@
 """Every fast form against the naive one, and the choice among them."""
 
+import threading
 from functools import partial
 
 import pytest
 import torch
+import torch._dynamo
 
 import sympformer as sf
 from sympformer.attention import forms, tiled
@@ -168,6 +170,67 @@ def test_the_choice():
         with forms.using("auto"):
             assert chosen(64, 64, 8) == "fused"
     assert chosen(64, 64, 8) == "fused"
+
+
+def test_threads_have_forms_of_their_own():
+    found, q = {}, torch.randn(2, 5, 8)
+
+    def other():
+        found["before"] = chosen(64, 64, 24)
+        with forms.using("fused"):
+            forms.average(q, q, q)
+            inside.set()
+            left.wait(10)
+            found["inside"] = chosen(64, 64, 24)
+        found["after"] = chosen(64, 64, 24)
+
+    inside, left = threading.Event(), threading.Event()
+    thread = threading.Thread(target=other)
+    with forms.using("naive"), forms.recorded() as used:
+        thread.start()
+        assert inside.wait(10)
+        assert chosen(64, 64, 24) == "naive"
+    assert chosen(64, 64, 24) == "tiled"
+    left.set()
+    thread.join()
+    assert found == {"before": "tiled", "inside": "fused", "after": "tiled"}
+    assert used == set()
+
+
+def test_a_form_ends_with_an_error():
+    with pytest.raises(ZeroDivisionError), forms.using("naive"), forms.recorded():
+        raise ZeroDivisionError
+    assert chosen(64, 64, 24) == "tiled"
+    assert forms._state.used is None
+
+
+def test_a_compiled_block_heeds_the_form(tiny):
+    """A graph that was made for one form is not run under another."""
+    torch._dynamo.reset()
+    model, tokens = sf.build(tiny("symp-h0")), torch.randint(0, 37, (1, 9))
+    ran = []
+
+    def backend(graph, _):
+        softmax = any("softmax" in str(node.target) for node in graph.graph.nodes)
+
+        def run(*inputs):
+            ran.append("naive" if softmax else "fused")
+            return graph(*inputs)
+
+        return run
+
+    for block in model.blocks:
+        block.compile(backend=backend, fullgraph=True, dynamic=False)
+    for form, kind in [("auto", "fused"), ("naive", "naive"), ("auto", "fused")]:
+        ran.clear()
+        with forms.using(form), torch.no_grad():
+            model(tokens)
+        assert set(ran) == {kind}
+    with torch.no_grad(), torch._dynamo.config.patch(error_on_recompile=True):
+        model(tokens)
+        with forms.using("naive"):
+            model(tokens)
+    torch._dynamo.reset()
 
 
 def test_the_choice_of_linear_forms(tiny):
