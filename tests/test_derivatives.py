@@ -1,4 +1,4 @@
-"""Second derivatives, forward mode and transforms of every operator, by differences and formulas."""
+"""Second derivatives, forward mode and transforms of every operator."""
 
 from functools import partial
 from typing import NamedTuple
@@ -65,9 +65,7 @@ def proposal(tiny):
     others = [random(1, 5, 4, seed=4), k, v, *scalars, random(4, 4, seed=5), random(4, 4, seed=6)]
     # As in a layer, keys and values come twice.
     forms = (swept(f, rewritten, 3) for f in (sweep.sweep, two_passes))
-    fast, plain = (
-        lambda q, k, v, p, *rest, f=f: f(q, k, v, p, k, v, *rest) for f in forms
-    )
+    fast, plain = (lambda q, k, v, p, *rest, f=f: f(q, k, v, p, k, v, *rest) for f in forms)
     return Operator(fast, plain, [q, k, v, others[0], *others[3:]])
 
 
@@ -106,7 +104,9 @@ def operators(tiny):
         "tiled": Operator(partial(tiled.attend, scale=0.5), attend, qkv(5)),
         "tiled_average": Operator(partial(tiled.average, scale=0.5), average, qkv(5, e=3)),
         "tiled_joint": Operator(partial(tiled.attend, **joint), partial(attend, **joint), qkv(5)),
-        "sweep": Operator(swept(sweep.sweep, revalue, 1), swept(two_passes, revalue, 1), swept_inputs),
+        "sweep": Operator(
+            swept(sweep.sweep, revalue, 1), swept(two_passes, revalue, 1), swept_inputs
+        ),
         "proposal": proposal(tiny),
         "sums": Operator(prefix_sums.chunked, prefix_sums.masked, qkv(9)),
         "system": Operator(prefix_solve.solve_chunked, prefix_solve.solve_dense, system),
@@ -283,10 +283,27 @@ def test_a_gradient_that_is_missing_is_zero():
     assert none is None
 
 
-def test_what_is_remade_is_not_kept():
-    x, kept = random(4, 6).requires_grad_(), []
-    mlp = MLP(6, 24).double()
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+def test_what_is_remade_needs_no_memory_of_its_own():
+    """As where a model's cost is estimated."""
+    with torch.device("meta"):
+        mlp, x = MLP(4, 8), torch.randn(2, 3, 4, requires_grad=True)
+        mlp(x).sum().backward()
+    assert mlp.contract.weight.grad.shape == (4, 8)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (2, 3, 6)])
+@pytest.mark.parametrize("fast", [True, False])
+def test_what_is_remade_is_not_kept(shape, fast, monkeypatch):
+    """It is made once in each pass; kept is what it is made from."""
+    monkeypatch.setattr(products, "suits", lambda a, b: fast)
+    made, gelu = [], F.gelu
+    monkeypatch.setattr(F, "gelu", lambda x: (made.append(x), gelu(x))[1])
+    x, mlp = torch.randn(shape, requires_grad=True), MLP(6, 24)
+    out = mlp(x)
+    assert len(made) == 1
+    out.sum().backward()
+    assert len(made) == 2
+    assert made[0] is made[1]
+    with torch.no_grad():
         mlp(x)
-    # The hooks of the perceptron are within: what they keep does not come here.
-    assert [tuple(s) for s in kept].count((4, 24)) == 1  # before GELU
+    assert len(made) == 3

@@ -144,10 +144,10 @@ def remade(
     if torch.compiler.is_compiling():  # all that a graph depends on is an argument of it
         return checkpoint(lambda x: outer(inner(x)), x, use_reentrant=False)
     middle = inner(x)
-    kept = middle.untyped_storage().data_ptr()
+    storage = middle.untyped_storage()
 
     def pack(t: Tensor) -> Tensor | tuple:
-        if t.untyped_storage().data_ptr() != kept:
+        if t.untyped_storage() is not storage:
             return t
         return t.shape, t.stride(), t.storage_offset()
 

@@ -6,7 +6,7 @@ takes a second, and decides for good whether Triton is interpreted.
 
 import importlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from operator import attrgetter
 from typing import Any
 
@@ -88,10 +88,8 @@ def made_once(row: Tensor) -> Tensor:
 
 def import_made_once() -> None:
     """Register the operator of `made_once`, in a torch that has it."""
-    try:
+    with suppress(ImportError):
         importlib.import_module("torch._inductor.inductor_prims")
-    except ImportError:
-        pass
 
 
 def compiler_options(**wanted: Any) -> dict[str, Any]:
@@ -121,9 +119,9 @@ def call_uncompiled_if(condition: Callable[[], bool], module: nn.Module) -> None
     """
     compiled, plain = (getattr(module, n, None) for n in ("_compiled_call_impl", "_call_impl"))
     if compiled is not None and plain is not None:
-        module._compiled_call_impl = lambda *args, **options: (
-            plain if condition() else compiled
-        )(*args, **options)
+        module._compiled_call_impl = lambda *args, **options: (plain if condition() else compiled)(
+            *args, **options
+        )
 
 
 def hooks_are_seen() -> AbstractContextManager | None:

@@ -16,8 +16,8 @@ and of linear attention
 | recurrent | sums token by token |
 | chunked | sums and solves in chunks: time and memory linear in n |
 
-Within a transform of `torch.func` and in forward mode, softmax runs by the formula, whatever form is
-asked for (`sympformer.derivatives`).
+Within a transform of `torch.func` and in forward mode, softmax runs by the formula, whatever form
+is asked for (`sympformer.derivatives`).
 """
 
 import importlib
@@ -66,7 +66,6 @@ LINEAR = {
 }
 NAMES = ("auto", *SOFTMAX, "sweep", *LINEAR)
 """All forms; one that is not of a model's kind of attention changes nothing in it."""
-
 
 
 class _State(threading.local):
