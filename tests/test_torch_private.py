@@ -59,7 +59,7 @@ def test_nothing_is_hidden_yet():
     torch_private.import_made_once()
     row = torch.randn(8)
     assert torch.equal(torch_private.made_once(row), row)
-    assert torch_private.compiler_options(**compiler.DECODING).keys() == {
+    assert torch_private.compiler_options(compiler.DECODING).keys() == {
         "cpp.min_chunk_size",
         "size_asserts",
     }
@@ -147,7 +147,7 @@ def test_without_an_option_of_the_compiler(monkeypatch):
     known = [o for o in torch._inductor.list_options() if o != "cpp.min_chunk_size"]
     monkeypatch.setattr(torch._inductor, "list_options", lambda: known)
     compile_step.cache_clear()
-    assert torch_private.compiler_options(**compiler.DECODING) == {"size_asserts": False}
+    assert torch_private.compiler_options(compiler.DECODING) == {"size_asserts": False}
     compile_step(torch.sin)  # refuses options that it does not know
     compile_step.cache_clear()
 

@@ -14,7 +14,7 @@ LIMIT = 256
 """Graphs of one piece of code: a process may meet many models, shapes and modes."""
 
 
-DECODING = {"cpp__min_chunk_size": 64, "size_asserts": False}
+DECODING = {"cpp.min_chunk_size": 64, "size_asserts": False}
 """A step of decoding is short. Its loops over the text look short to the compiler, which may see
 only the first tokens: threads share them all the same. Shapes are checked before the graph is
 called, not once more in it, which took a tenth of the step."""
@@ -37,7 +37,7 @@ def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
     torch_private.import_made_once()
     # torch's types lack the limit.
     settings = {"dynamic": True, "fullgraph": True, "recompile_limit": LIMIT}
-    return torch.compile(step, options=torch_private.compiler_options(**DECODING), **settings)
+    return torch.compile(step, options=torch_private.compiler_options(DECODING), **settings)
 
 
 @cache

@@ -28,9 +28,11 @@ def transformed(*tensors: Tensor) -> bool:
     Raises:
         InputError: in compiled code that is differentiated in forward mode: it has no tangents.
     """
+    if not torch_private.transformed(*tensors):
+        return False
     if torch.compiler.is_compiling() and torch_private.in_forward_mode():
         raise InputError("compiled code has no forward mode: differentiate the model uncompiled")
-    return torch_private.transformed(*tensors)
+    return True
 
 
 def recorded(*gradients: Tensor | None) -> bool:

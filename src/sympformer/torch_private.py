@@ -24,10 +24,10 @@ def _find(path: str) -> Any:
 
 _linear_pointwise = _find("ops.mkldnn._linear_pointwise")
 _transforms = _find("_C._functorch.get_dynamic_layer_stack_depth")
-has_onednn_product = _linear_pointwise is not None
-"""Whether `onednn_product` is more than `a @ bᵀ`."""
 _mapped = _find("_C._functorch.is_legacy_batchedtensor")
 _told = _transforms is not None and hasattr(forward_ad, "_current_level")
+has_onednn_product = _linear_pointwise is not None
+"""Whether `onednn_product` is more than `a @ bᵀ`."""
 
 
 def onednn_product(a: Tensor, b: Tensor) -> Tensor:
@@ -92,14 +92,10 @@ def import_made_once() -> None:
         importlib.import_module("torch._inductor.inductor_prims")
 
 
-def compiler_options(**wanted: Any) -> dict[str, Any]:
-    """Those of the wanted options that torch's compiler knows; it refuses any other.
-
-    A double underscore in a name stands for a dot.
-    """
+def compiler_options(wanted: dict[str, Any]) -> dict[str, Any]:
+    """Those of the wanted options that torch's compiler knows; it refuses any other."""
     known = importlib.import_module("torch._inductor").list_options()
-    options = {name.replace("__", "."): value for name, value in wanted.items()}
-    return {name: value for name, value in options.items() if name in known}
+    return {name: value for name, value in wanted.items() if name in known}
 
 
 def compiler_failure() -> type[Exception]:

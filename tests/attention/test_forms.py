@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-import torch._dynamo
 
 import sympformer as sf
 from sympformer.attention import forms, tiled
@@ -202,35 +201,6 @@ def test_a_form_ends_with_an_error():
         raise ZeroDivisionError
     assert chosen(64, 64, 24) == "tiled"
     assert forms._state.used is None
-
-
-def test_a_compiled_block_heeds_the_form(tiny):
-    """A graph that was made for one form is not run under another."""
-    torch._dynamo.reset()
-    model, tokens = sf.build(tiny("symp-h0")), torch.randint(0, 37, (1, 9))
-    ran = []
-
-    def backend(graph, _):
-        softmax = any("softmax" in str(node.target) for node in graph.graph.nodes)
-
-        def run(*inputs):
-            ran.append("naive" if softmax else "fused")
-            return graph(*inputs)
-
-        return run
-
-    for block in model.blocks:
-        block.compile(backend=backend, fullgraph=True, dynamic=False)
-    for form, kind in [("auto", "fused"), ("naive", "naive"), ("auto", "fused")]:
-        ran.clear()
-        with forms.using(form), torch.no_grad():
-            model(tokens)
-        assert set(ran) == {kind}
-    with torch.no_grad(), torch._dynamo.config.patch(error_on_recompile=True):
-        model(tokens)
-        with forms.using("naive"):
-            model(tokens)
-    torch._dynamo.reset()
 
 
 def test_the_choice_of_linear_forms(tiny):

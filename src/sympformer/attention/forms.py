@@ -86,7 +86,7 @@ _state = _State()
 
 @contextmanager
 def using(name: str) -> Iterator[None]:
-    """Run every evaluation inside, in this thread, in the form called `name`; "auto" is a choice.
+    """Run every evaluation of this thread inside in the form `name`; "auto" lets each choose.
 
     A single query among earlier tokens, as in cached decoding, is always computed by the formula.
 
