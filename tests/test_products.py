@@ -5,13 +5,14 @@ import torch
 import torch._dynamo
 import torch.nn.functional as F
 
-from sympformer import products
+from sympformer import products, torch_private
 from sympformer.compiler import compile_step
 
 
 @pytest.fixture(autouse=True)
 def every_size(monkeypatch):
     monkeypatch.setattr(products, "WORTHWHILE", 0)
+    monkeypatch.setattr(products, "_better", lambda: True)  # slower or not, on this processor
 
 
 def both(form, x, weight):
@@ -81,7 +82,6 @@ def test_when_one_row_is_summed():
 
 def test_few_rows_of_a_large_weight_suit(monkeypatch):
     monkeypatch.setattr(products, "WORTHWHILE", 2**40)
-    monkeypatch.setattr(products, "_better", lambda: True)
     x = torch.randn(1, 256)
     assert products.suits(x, torch.empty(256, 256))
     assert not products.suits(x, torch.empty(64, 256))
@@ -99,6 +99,16 @@ def test_transposed_and_sliced_arguments():
     x = torch.randn(4, 30, 9).transpose(0, 1)[..., :9]
     for form in (weight[:5, :9], weight.mT[:9, :9].mT, weight[3:12, 2:11].mT):
         torch.testing.assert_close(products.linear(x, form), F.linear(x, form))
+
+
+def test_products_go_through_onednn(monkeypatch):
+    """So that the other tests here compare two different things."""
+    calls, onednn = [], torch_private.onednn_product
+    monkeypatch.setattr(
+        torch_private, "onednn_product", lambda *a: (calls.append(len(a)), onednn(*a))[1]
+    )
+    both(products.linear, torch.randn(3, 8), torch.randn(5, 8))
+    assert len(calls) == 3
 
 
 def test_tokens_do_not_meet():

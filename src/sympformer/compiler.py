@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sympformer import torch_private
 from sympformer.errors import InputError
 
 LIMIT = 256
@@ -20,19 +21,23 @@ called, not once more in it, which took a tenth of the step."""
 
 
 def compile_blocks(blocks: Iterable[nn.Module]) -> None:
-    """Compile the blocks of a model: each is one graph for every shape that it meets."""
+    """Compile the blocks of a model: each is one graph for every shape that it meets.
+
+    Under a transform of `torch.func` and in forward mode, of which torch compiles neither from
+    outside, they run as they are.
+    """
     for block in blocks:
         block.compile(fullgraph=True, dynamic=False, recompile_limit=LIMIT)
+        torch_private.call_uncompiled_if(torch_private.transformed, block)
 
 
 @cache
 def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
     """The compiled form of a step of decoding, one graph for every length of the text."""
-    import torch._inductor.inductor_prims  # see `products`
-
+    torch_private.import_made_once()
     # torch's types lack the limit.
     settings = {"dynamic": True, "fullgraph": True, "recompile_limit": LIMIT}
-    return torch.compile(step, options=DECODING, **settings)
+    return torch.compile(step, options=torch_private.compiler_options(DECODING), **settings)
 
 
 @cache
@@ -44,12 +49,10 @@ def require_compiler(device: str) -> None:
     Raises:
         InputError: that fails.
     """
-    # Imported here: it takes a second, and decides for good whether Triton is interpreted.
-    from torch._dynamo.exc import BackendCompilerFailed
-
+    failure = torch_private.compiler_failure()
     try:
         torch.compile(torch.sin)(torch.zeros(8, device=device))
-    except BackendCompilerFailed as error:
+    except failure as error:
         raise InputError(
             f"torch.compile does not work here ({str(error).splitlines()[0]}): install what is "
             "missing, or do without compiling"

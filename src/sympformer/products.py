@@ -11,7 +11,9 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from sympformer import torch_private
+from sympformer.derivatives import pull_back, recorded, transformed
 
 WORTHWHILE, LARGE = 2**21, 2**16
 """Multiplications, and weights for however few rows, from which oneDNN's larger overhead a call is
@@ -19,7 +21,7 @@ repaid."""
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """`x @ weightᵀ`, differentiable once.
+    """`x @ weightᵀ`.
 
     Args:
         x: `(..., n_in)`.
@@ -28,6 +30,8 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     Returns:
         `(..., n_out)`.
     """
+    if transformed(x, weight):
+        return F.linear(x, weight)
     if torch.compiler.is_compiling():
         return _compiled(x, weight)
     if not suits(x, weight):
@@ -39,17 +43,7 @@ def _compiled(x: Tensor, weight: Tensor) -> Tensor:
     if x.numel() > x.shape[-1] or torch.is_grad_enabled() or not _is_plain(x, weight):
         return F.linear(x, weight)
     # Of a single row the compiler makes a loop over all threads, of `F.linear` a call.
-    return (_made(x.flatten()) * weight).sum(-1).view(*x.shape[:-1], -1)
-
-
-def _made(row: Tensor) -> Tensor:
-    """`row`, made once: without this the compiler makes it anew in each turn of a loop over it.
-
-    The operator, which changes nothing, is torch's own; `sympformer.compiler` registers it.
-    """
-    if not hasattr(torch.ops.prims, "inductor_force_stride_order"):
-        return row
-    return torch.ops.prims.inductor_force_stride_order(row, row.stride())
+    return (torch_private.made_once(x.flatten()) * weight).sum(-1).view(*x.shape[:-1], -1)
 
 
 def _of_rows(x: Tensor, weight: Tensor) -> Tensor:
@@ -57,12 +51,14 @@ def _of_rows(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """`a @ bᵀ` of `(m, k)` and `(n, k)`, not differentiable."""
+    """`a @ bᵀ` of `(m, k)` and `(n, k)`: `linear` without its detours, where those are large."""
+    if (torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)) or transformed(a, b):
+        return linear(a, b)
     if not suits(a, b):
         return a @ b.mT
     if not (b.is_contiguous() or b.mT.is_contiguous()):
         b = b.contiguous()  # for other strides oneDNN has a slow loop only
-    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+    return torch_private.onednn_product(a, b)
 
 
 class _Linear(torch.autograd.Function):
@@ -72,9 +68,10 @@ class _Linear(torch.autograd.Function):
         return _of_rows(x, weight)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight = ctx.saved_tensors
+        if recorded(grad):
+            return tuple(pull_back(F.linear, (x, weight), [grad]))
         rows, grad = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
         by_x, by_weight = ctx.needs_input_grad
         g_x = product(grad, weight.mT).view(x.shape) if by_x else None
@@ -109,5 +106,5 @@ def _better() -> bool:
         torch.backends.mkldnn.is_available()
         and torch.backends.mkl.is_available()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and torch_private.has_onednn_product
     )

@@ -1,5 +1,6 @@
 """Every fast form against the naive one, and the choice among them."""
 
+import threading
 from functools import partial
 
 import pytest
@@ -168,6 +169,38 @@ def test_the_choice():
         with forms.using("auto"):
             assert chosen(64, 64, 8) == "fused"
     assert chosen(64, 64, 8) == "fused"
+
+
+def test_threads_have_forms_of_their_own():
+    found, q = {}, torch.randn(2, 5, 8)
+
+    def other():
+        found["before"] = chosen(64, 64, 24)
+        with forms.using("fused"):
+            forms.average(q, q, q)
+            inside.set()
+            left.wait(10)
+            found["inside"] = chosen(64, 64, 24)
+        found["after"] = chosen(64, 64, 24)
+
+    inside, left = threading.Event(), threading.Event()
+    thread = threading.Thread(target=other)
+    with forms.using("naive"), forms.recorded() as used:
+        thread.start()
+        assert inside.wait(10)
+        assert chosen(64, 64, 24) == "naive"
+    assert chosen(64, 64, 24) == "tiled"
+    left.set()
+    thread.join()
+    assert found == {"before": "tiled", "inside": "fused", "after": "tiled"}
+    assert used == set()
+
+
+def test_a_form_ends_with_an_error():
+    with pytest.raises(ZeroDivisionError), forms.using("naive"), forms.recorded():
+        raise ZeroDivisionError
+    assert chosen(64, 64, 24) == "tiled"
+    assert forms._state.used is None
 
 
 def test_the_choice_of_linear_forms(tiny):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -210,6 +211,35 @@ def test_gradcheck(cut):
     cut(16, 16)
     inputs = [t.requires_grad_() for t in problem(2, 3, 2, 2)]
     assert torch.autograd.gradcheck(kernels.attend, inputs)
+
+
+@pytest.mark.parametrize("causality", CAUSALITIES)
+def test_derivatives_of_every_kind(causality, cut):
+    """Second ones, forward mode, batches of gradients; transforms."""
+    cut(16, 16)
+    inputs = [t.requires_grad_() for t in problem(2, 3, 2, 2)]
+    form = partial(kernels.attend, causality=causality, scale=0.7)
+    options = {"check_batched_grad": True}
+    assert torch.autograd.gradcheck(form, inputs, check_forward_ad=True, **options)
+    assert torch.autograd.gradgradcheck(form, inputs, check_fwd_over_rev=True, **options)
+
+    def value(form, *inputs):
+        out, log_sum = form(*inputs, causality=causality, scale=0.7)
+        return out.square().sum() + log_sum.exp().sum()
+
+    every = (0, 1, 2)
+    got, expected = (
+        torch.func.hessian(partial(value, f), every)(*inputs) for f in (kernels.attend, both)
+    )
+    torch.testing.assert_close(got, expected)
+
+
+def test_a_transform_of_values_of_more_heads():
+    q, k, v = problem(3, 3, 2, 2)
+    wide = torch.cat([v, v + 1])
+    got = torch.func.vmap(kernels.attend, (None, None, 0))(q, k, torch.stack([wide, wide]))
+    for values, want in zip(got, kernels.attend(q, k, wide), strict=True):
+        torch.testing.assert_close(values, torch.stack([want, want]))
 
 
 def test_the_operators_are_well_formed():

@@ -5,6 +5,7 @@ import torch
 import torch._dynamo
 
 import sympformer as sf
+from sympformer.attention import forms
 from sympformer.model import generation
 from sympformer.model.cache import Cache
 
@@ -54,6 +55,33 @@ def test_forward_and_backward_graphs_are_traced(name, tiny):
     for block in model.blocks:
         block.compile(backend="aot_eager", fullgraph=True, dynamic=False)
     torch.testing.assert_close(step(model, tokens), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_compiled_block_heeds_the_form(tiny):
+    """A graph that was made for one form is not run under another."""
+    model, tokens = sf.build(tiny("symp-h0")), torch.randint(0, 37, (1, 9))
+    ran = []
+
+    def backend(graph, _):
+        softmax = any("softmax" in str(node.target) for node in graph.graph.nodes)
+
+        def run(*inputs):
+            ran.append("naive" if softmax else "fused")
+            return graph(*inputs)
+
+        return run
+
+    for block in model.blocks:
+        block.compile(backend=backend, fullgraph=True, dynamic=False)
+    for form, kind in [("auto", "fused"), ("naive", "naive"), ("auto", "fused")]:
+        ran.clear()
+        with forms.using(form), torch.no_grad():
+            model(tokens)
+        assert set(ran) == {kind}
+    with torch.no_grad(), torch._dynamo.config.patch(error_on_recompile=True):
+        model(tokens)
+        with forms.using("naive"):
+            model(tokens)
 
 
 @pytest.mark.parametrize("name", sf.presets())

@@ -127,14 +127,6 @@ def test_nothing_is_formed_without_grad_mode(monkeypatch):
     torch.testing.assert_close(found, whole(hidden, weight, targets))
 
 
-def test_it_is_differentiated_once_only():
-    hidden, weight, targets = drawn(5, torch.float64)
-    value = chunked_cross_entropy(hidden, weight, targets)
-    (gradient,) = torch.autograd.grad(value, hidden, create_graph=True)
-    with pytest.raises(NotImplementedError, match="once only"):
-        torch.autograd.grad(gradient.sum(), hidden)
-
-
 def test_a_second_backward_pass_gives_the_same():
     hidden, weight, targets = drawn(25, torch.float64)
     value = chunked_cross_entropy(hidden, weight, targets)

@@ -15,10 +15,14 @@ and of linear attention
 | masked | the formula: an n×n product, a dense solve |
 | recurrent | sums token by token |
 | chunked | sums and solves in chunks: time and memory linear in n |
+
+Within a transform of `torch.func` and in forward mode, softmax runs by the formula, whatever form
+is asked for (`sympformer.derivatives`).
 """
 
 import importlib
 import importlib.util
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -30,6 +34,7 @@ from sympformer.attention import fused, naive, tiled
 from sympformer.attention.naive import Causality
 from sympformer.attention.prefix_solve import solve_chunked, solve_dense
 from sympformer.attention.prefix_sums import chunked, masked, recurrent
+from sympformer.derivatives import transformed
 from sympformer.errors import InputError, lookup
 
 LONG, LONG_IF_NARROW, NARROW = 512, 128, 16
@@ -47,7 +52,7 @@ class _Kernels:
 SOFTMAX = {"naive": naive, "fused": fused, "tiled": tiled, "triton": _Kernels()}
 
 
-class Linear(NamedTuple):
+class LinearForm(NamedTuple):
     """The two operations of a form of linear attention."""
 
     weighted_sum: Callable[..., Tensor]
@@ -55,51 +60,62 @@ class Linear(NamedTuple):
 
 
 LINEAR = {
-    "masked": Linear(masked, solve_dense),
-    "recurrent": Linear(recurrent, solve_dense),
-    "chunked": Linear(chunked, solve_chunked),
+    "masked": LinearForm(masked, solve_dense),
+    "recurrent": LinearForm(recurrent, solve_dense),
+    "chunked": LinearForm(chunked, solve_chunked),
 }
 NAMES = ("auto", *SOFTMAX, "sweep", *LINEAR)
 """All forms; one that is not of a model's kind of attention changes nothing in it."""
 
-_forced = "auto"
-_used: set[str] | None = None
-_compiled = False
+
+class _State(threading.local):
+    """What `using` and `recorded` set: of each thread its own.
+
+    Not a ContextVar, which torch's compiler can neither read nor guard. Attributes that are set for
+    each instance it guards: a graph that was made for one form is not used for another.
+    """
+
+    def __init__(self):
+        self.forced = "auto"
+        self.used: set[str] | None = None
+        self.compiled = False
+
+
+_state = _State()
 
 
 @contextmanager
 def using(name: str) -> Iterator[None]:
-    """Run every evaluation inside in the form called `name`; "auto" lets each choose.
+    """Run every evaluation of this thread inside in the form `name`; "auto" lets each choose.
 
     A single query among earlier tokens, as in cached decoding, is always computed by the formula.
 
     Raises:
         InputError: there is no such form, or it cannot run here.
     """
-    global _forced
     lookup(dict.fromkeys(NAMES), name, "attention form")
     if name == "triton" and not _has_triton():
         raise InputError("attention form 'triton' needs a CUDA device and `pip install triton`")
-    before, _forced = _forced, name
+    before, _state.forced = _state.forced, name
     try:
         yield
     finally:
-        _forced = before
+        _state.forced = before
 
 
 @contextmanager
 def recorded(compiled: bool = False) -> Iterator[set[str]]:
-    """Collect which forms run inside, each with the shapes that decided.
+    """Collect which forms run inside, in this thread, each with the shapes that decided.
 
     `compiled` chooses as in blocks that are compiled, which this eager record stands for.
     """
-    global _used, _compiled
-    before = _used, _compiled
-    _used, _compiled = set(), compiled
+    before = _state.used, _state.compiled
+    used, _state.compiled = set(), compiled
+    _state.used = used
     try:
-        yield _used
+        yield used
     finally:
-        _used, _compiled = before
+        _state.used, _state.compiled = before
 
 
 def average(
@@ -141,35 +157,39 @@ def sweeps(q: Tensor, v: Tensor) -> bool:
     """Whether the accelerated layers run in one sweep (`sympformer.attention.sweep`)."""
     possible = q.device.type == "cpu" and q.ndim == 4 and q.shape[-2] > 1
     # A compiled block must be one graph; the sweep calls back into Python.
-    compiled = _compiled or torch.compiler.is_compiling()
-    if possible and _forced not in SOFTMAX and not compiled:
+    compiled = _state.compiled or torch.compiler.is_compiling()
+    if possible and _state.forced not in SOFTMAX and not compiled and not transformed(q, v):
         _note("sweep", q, v, "and values made of their averages")
         return True
     return False
 
 
 def _choose(q: Tensor, k: Tensor, v: Tensor, *, log_sum: bool) -> str:
-    name = _forced if _forced in SOFTMAX else _fastest(q, k, v, log_sum)
+    forced = _state.forced
+    name = forced if forced in SOFTMAX else _fastest(q, k, v, log_sum)
     if name == "fused" and log_sum:
         raise InputError(
             "attention form 'fused' gives no log-sum-exp, which the momentum form needs: choose "
             "naive or tiled"
         )
+    if transformed(q, k, v):
+        name = "naive"
     _note(name, q, v, "and log-sum-exp" if log_sum else "")
     return name
 
 
-def _linear(q: Tensor, v: Tensor, what: str) -> Linear:
-    name = _forced if _forced in LINEAR else "chunked"
+def _linear(q: Tensor, v: Tensor, what: str) -> LinearForm:
+    name = _state.forced if _state.forced in LINEAR else "chunked"
     _note(name, q, v, f"in {what}")
     return LINEAR[name]
 
 
 def _note(name: str, q: Tensor, v: Tensor, what: str) -> None:
-    if _used is not None:
+    if _state.used is not None:
         dtype = str(q.dtype).removeprefix("torch.")
         where = f"({q.device.type} {dtype}, heads of width {q.shape[-1]})"
-        _used.add(" ".join(filter(None, [name, f"for values of width {v.shape[-1]}", what, where])))
+        parts = [name, f"for values of width {v.shape[-1]}", what, where]
+        _state.used.add(" ".join(filter(None, parts)))
 
 
 def _fastest(q: Tensor, k: Tensor, v: Tensor, log_sum: bool) -> str:

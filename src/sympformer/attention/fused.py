@@ -1,9 +1,13 @@
 """Softmax averages through torch's fused attention: no N×N matrix is kept."""
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor
 
+from sympformer.attention import naive
 from sympformer.attention.naive import Causality, visible
+from sympformer.derivatives import differentiable
 
 
 def average(
@@ -12,8 +16,14 @@ def average(
     """`Σ_j a_ij v_j`, as `naive.average`, for values of any width.
 
     Values wider than the keys are served by padding queries and keys with zeros, which changes no
-    score.
+    score. torch's operation has first derivatives only; all others are those of `naive.average`.
     """
+    options = {"causality": causality, "scale": scale}
+    fast, plain = (partial(form, **options) for form in (_average, naive.average))
+    return differentiable(fast, plain, q, k, v)
+
+
+def _average(q: Tensor, k: Tensor, v: Tensor, causality: Causality, scale: float) -> Tensor:
     n, width = q.shape[-2], v.shape[-1]
     if (missing := width - q.shape[-1]) > 0:
         q, k = F.pad(q, (0, missing)), F.pad(k, (0, missing))

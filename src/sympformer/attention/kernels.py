@@ -11,13 +11,15 @@ has been measured on a GPU yet.
 Importing this module raises ImportError where the package `triton` is not installed.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sympformer.attention import triton_code
+from sympformer.attention import naive, triton_code
 from sympformer.attention.naive import Causality
+from sympformer.derivatives import pull_back, recorded, transformed
 from sympformer.errors import InputError
 
 WIDEST_KEY, WIDEST_VALUE = 256, 512
@@ -28,7 +30,9 @@ shared memory take keys of up to 128 columns."""
 def attend(
     q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", scale: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """`naive.average` and `naive.log_sum_exp` in one pass, both differentiable (once).
+    """`naive.average` and `naive.log_sum_exp` in one pass.
+
+    Second derivatives, forward mode and transforms are those of the plain formula.
 
     Args:
         q: queries `(..., n, d)`, the last n of the N tokens; d at most 256.
@@ -45,6 +49,9 @@ def attend(
         InputError: the kernels do not serve such a shape or dtype.
     """
     _check(q, k, v, causality)
+    if transformed(q, k, v):
+        out, log_sum = naive.attend(q, k, v, causality=causality, scale=scale)
+        return out, log_sum.expand(*out.shape[:-1], 1)
     if scale <= 0:  # the kernels take the maximum of the products before they are scaled
         q, scale = q * (0.0 if scale == 0 else -1.0), -scale or 1.0
     batch = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
@@ -214,6 +221,10 @@ def _setup_context(ctx, inputs, output) -> None:
 
 def _differentiate(ctx, g: Tensor, h: Tensor, *_):
     q, k, v, out, top, inverse = ctx.saved_tensors
+    if recorded(g, h):
+        options = {"causality": "prefix" if ctx.causal else "joint", "scale": ctx.scale}
+        form = partial(naive.attend, **options)
+        return *pull_back(form, (q, k, v), (g, h.unsqueeze(-1))), None, None
     return *_backward(q, k, v, out, g, h, top, inverse, ctx.causal, ctx.scale), None, None
 
 

@@ -9,14 +9,16 @@ from torch import Tensor
 
 from sympformer.attention.naive import Causality
 from sympformer.attention.prefix_sums import (
+    chunked,
     chunks,
     full_precision,
     new_state,
     parts,
-    pull_back,
+    pull_back_product,
     unchunk,
     wide,
 )
+from sympformer.derivatives import pull_back, recorded, transformed
 
 SIZE = 64
 """Tokens a chunk: each is one step of a loop, with a small system to solve."""
@@ -71,17 +73,24 @@ def solve_chunked(
     if state is not None:
         with full_precision(k):
             b = b - k @ wide(state)
-    return _solve(k, rho, b)
+    return _prefix_system(k, rho, b)
+
+
+def _prefix_system(k: Tensor, rho: Tensor, b: Tensor) -> Tensor:
+    return _in_chunks(k, rho, b) if transformed(k, rho, b) else _solve(k, rho, b)
 
 
 @torch.library.custom_op("sympformer::prefix_solve", mutates_args=())
 def _solve(k: Tensor, rho: Tensor, b: Tensor) -> Tensor:
     """The prefix system. Opaque to the compiler, whose graph must not grow with the chunks."""
+    return _in_chunks(k, rho, b)
+
+
+def _in_chunks(k: Tensor, rho: Tensor, b: Tensor) -> Tensor:
     with full_precision(k):
         n = k.shape[-2]
         k, b, rho = chunks(k, SIZE), chunks(b, SIZE), chunks(rho, SIZE, fill=1.0)
-        matrix = (k @ k.mT).tril_()
-        matrix.diagonal(dim1=-2, dim2=-1).add_(rho.squeeze(-1))
+        matrix = (k @ k.mT).tril() + rho.squeeze(-1).diag_embed()
         state = k.new_zeros(*k.shape[:-3], k.shape[-1], b.shape[-1])
         parts = []
         for i in range(k.shape[-3]):
@@ -104,15 +113,24 @@ def _setup_context(ctx, inputs, output):
 def _backward(ctx, grad: Tensor):
     """The transposed system is the same one, with the order of the tokens reversed."""
     k, rho, y = ctx.saved_tensors
-    w = _solve(k.flip(-2), rho.flip(-2), grad.flip(-2)).flip(-2)
-    d_k, zero = torch.empty_like(k), new_state(k, y)
-    with full_precision(k):
-        for part in parts(k):  # of -Σ_i w_i · Σ_{j≤i} (k_i·k_j) y_j
-            key, value, g = (chunks(t[part], SIZE) for t in (k, y, -w))
-            left, right, _ = pull_back(key, key, value, g, zero[part])
-            d_k[part] = unchunk(left + right, k)
+    w = _prefix_system(k.flip(-2), rho.flip(-2), grad.flip(-2)).flip(-2)
+    if recorded(grad):
+        (d_k,) = pull_back(lambda key: chunked(key, key, y), [k], [-w])
+    else:
+        d_k = _keys_gradient(k, y, w)
     d_rho = -(w * y).sum(-1, keepdim=True) if ctx.needs_input_grad[1] else None
     return d_k, d_rho, w
+
+
+def _keys_gradient(k: Tensor, y: Tensor, w: Tensor) -> Tensor:
+    """Of `-Σ_i w_i · Σ_{j≤i} (k_i·k_j) y_j`."""
+    gradient, zero = torch.empty_like(k), new_state(k, y)
+    with full_precision(k):
+        for part in parts(k):
+            key, value, g = (chunks(t[part], SIZE) for t in (k, y, -w))
+            left, right, _ = pull_back_product(key, key, value, g, zero[part])
+            gradient[part] = unchunk(left + right, k)
+    return gradient
 
 
 _solve.register_autograd(_backward, setup_context=_setup_context)

@@ -6,12 +6,14 @@ better, whatever the inputs are, and give the result back in the dtype of the va
 """
 
 from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sympformer.attention.naive import Causality
+from sympformer.derivatives import pull_back, recorded, transformed
 
 
 def masked(
@@ -59,6 +61,8 @@ def chunked(
     n, size = q.shape[-2], chunk_size(k, v)
     if causality == "prefix" and n > size:
         start = new_state(k, v) if state is None else state.expand(*k.shape[:-2], -1, -1)
+        if transformed(q, k, v, start):
+            return _in_chunks(q, k, v, start, size)
         # Views, because the compiler takes no tensor twice, and q may be k.
         return _Chunked.apply(*(t.view_as(t) for t in (q, k, v)), start, size)
     with full_precision(q):
@@ -72,7 +76,7 @@ WORKSPACE = 2**17
 
 
 class _Chunked(torch.autograd.Function):
-    """The prefix sum, all chunks of some heads at once: they are an axis of every tensor.
+    """The prefix sum of some heads at a time.
 
     The backward pass sums over earlier tokens for the queries, over later ones for the keys and
     the values; it makes the products and the states anew.
@@ -81,12 +85,8 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(q: Tensor, k: Tensor, v: Tensor, state: Tensor, size: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         out = torch.empty_like(v)  # laid out as the values are: heads may lie within tokens
-        with full_precision(q):
-            for part in parts(k):
-                q_, k_, v_ = (chunks(t[part], size) for t in (q, k, v))
-                sums = (q_ @ k_.mT).tril_() @ v_
-                sums += q_ @ _before(k_.mT @ v_, state[part])
-                out[part] = unchunk(sums, v)
+        for part in parts(k):
+            out[part] = _in_chunks(q[part], k[part], v[part], state[part], size)
         return out
 
     @staticmethod
@@ -97,11 +97,13 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         *given, state = ctx.saved_tensors
+        if recorded(grad):
+            return *pull_back(partial(_in_chunks, size=ctx.size), (*given, state), [grad]), None
         gradients = [torch.empty_like(t) for t in (*given, state)]
         with full_precision(grad):
             for part in parts(given[1]):
                 q, k, v, g = (chunks(t[part], ctx.size) for t in (*given, grad))
-                dq, dk, pull = pull_back(q, k, v, g, state[part])
+                dq, dk, pull = pull_back_product(q, k, v, g, state[part])
                 dv = (q @ k.mT).tril_().mT @ g
                 dv += k @ _after(pull)
                 found = (*(unchunk(d, grad) for d in (dq, dk, dv)), pull.sum(-3))
@@ -110,7 +112,15 @@ class _Chunked(torch.autograd.Function):
         return *gradients, None
 
 
-def pull_back(
+def _in_chunks(q: Tensor, k: Tensor, v: Tensor, state: Tensor, size: int) -> Tensor:
+    """The prefix sum, all chunks at once: they are an axis of every tensor."""
+    with full_precision(q):
+        q_, k_, v_ = (chunks(t, size) for t in (q, k, v))
+        inside = (q_ @ k_.mT).tril() @ v_
+        return unchunk(inside + q_ @ _before(k_.mT @ v_, state), v).to(v.dtype)
+
+
+def pull_back_product(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `Σ_i g_i · Σ_{j≤i} (q_i·k_j) v_j` for `q` and `k`, all in chunks.

@@ -10,7 +10,7 @@ from torch import Tensor
 from sympformer.attention import forms, naive, padding
 from sympformer.attention.naive import Causality
 from sympformer.attention.past import NoPast, Past
-from sympformer.attention.sweep import Follow, sweep
+from sympformer.attention.sweep import Revalue, sweep
 
 Normalizer = Literal["prefix", "length"]
 
@@ -100,11 +100,11 @@ class SoftmaxField:
             _, log_sum = self._attend(self.k[..., :1])
         elif self.sweeps:
 
-            def follow(_: Tensor, log_sum: Tensor, pi: Tensor, v: Tensor, log_count: Tensor):
+            def revalue(_: Tensor, log_sum: Tensor, pi: Tensor, v: Tensor, log_count: Tensor):
                 return (_speed(pi, _bounded(log_sum - log_count)) * v,)
 
             rows = pi, self.new_v, log_count.expand(len(pi), 1, n, 1)
-            log_sum, weighted, _ = self.sweep(follow, rows)
+            log_sum, weighted, _ = self.sweep(revalue, rows)
             self._weighted = pi, weighted
         else:
             self._attention, log_sum = self._attend(self.values)
@@ -154,14 +154,14 @@ class SoftmaxField:
         whole = self.causality == "prefix" and self.past.length == 0 and self.past.padding is None
         return whole and forms.sweeps(self.q, self.new_v)
 
-    def sweep(self, follow: Follow, rows: Sequence[Tensor], parameters: Sequence[Tensor] = ()):
-        """Evaluate attention and average the values that `follow` makes of it (see `sweep`).
+    def sweep(self, revalue: Revalue, rows: Sequence[Tensor], parameters: Sequence[Tensor] = ()):
+        """Evaluate attention and average the values that `revalue` makes of it (see `sweep`).
 
         Returns:
-            The log-sum-exp; the average of those values; these; the other results of `follow`.
+            The log-sum-exp; the average of those values; these; the other results of `revalue`.
         """
         self._attention, *others = sweep(
-            follow, self.q, self.k, self.values, rows, parameters, scale=self.scale
+            revalue, self.q, self.k, self.values, rows, parameters, scale=self.scale
         )
         return others
 

@@ -10,6 +10,7 @@ backward, as for a single attention.
 
 Multiplications for a query-key pair, heads of width d, first and second values of width e and f:
 `d + e + f` forward, `3d + 2(e + f)` backward. In two passes: `2d + e + f` and `6d + 2(e + f)`.
+Second derivatives, forward mode and transforms are those of two passes by the formula.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +19,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from sympformer.attention import naive
 from sympformer.attention.tiled import (
     Tiles,
     add_product,
@@ -30,16 +31,17 @@ from sympformer.attention.tiled import (
     softmax,
     softmax_and_log_sum,
 )
+from sympformer.derivatives import pull_back, recorded, transformed
 
-Follow = Callable[..., Sequence[Tensor]]
-"""`follow(average, log_sum, *rows, *parameters)`, all of some tokens: their second values, and
+Revalue = Callable[..., Sequence[Tensor]]
+"""`revalue(average, log_sum, *rows, *parameters)`, all of some tokens: their second values, and
 whatever else of theirs is wanted (it must not look at other tokens). It may have a derivative of
-its own, `follow.backward(inputs, outputs, gradients of the outputs)`, gradients of the inputs; else
-it is called again under autograd."""
+its own, `revalue.backward(inputs, outputs, gradients of the outputs)`, gradients of the inputs;
+else it is called again under autograd, as it is for all but first derivatives."""
 
 
 def sweep(
-    follow: Follow,
+    revalue: Revalue,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -48,31 +50,40 @@ def sweep(
     *,
     scale: float,
 ) -> tuple[Tensor, ...]:
-    """Average `v`, make the second values of the averages by `follow`, average those.
+    """Average `v`, make the second values of the averages by `revalue`, average those.
 
     The sums are over j ≤ i.
 
     Args:
-        follow: makes the second values, tile by tile.
+        revalue: makes the second values, tile by tile.
         q: queries `(B, H, n, d)`.
         k: keys `(B, H, n, d)`.
         v: first values `(B, H, n, e)`.
-        rows: what `follow` wants to know of the tokens, each `(B, ..., n, ·)`.
+        rows: what `revalue` wants to know of the tokens, each `(B, ..., n, ·)`.
         parameters: what else it depends on with a gradient.
         scale: factor of the scores.
 
     Returns:
         The average of `v`, `(B, H, n, e)`; the log-sum-exp, `(B, H, n, 1)`; the average of the
-        second values; these themselves; the other results of `follow`.
+        second values; these themselves; the other results of `revalue`.
     """
-    return _Sweep.apply(
-        follow, len(rows), (q * scale).contiguous(), k, v.to(q.dtype), *rows, *parameters
-    )
+    q, v = q * scale, v.to(q.dtype)
+    if transformed(q, k, v, *rows, *parameters):
+        return _two_passes(revalue, q, k, v, *rows, *parameters)
+    return _Sweep.apply(revalue, len(rows), q.contiguous(), k, v, *rows, *parameters)
+
+
+def _two_passes(revalue: Revalue, q: Tensor, k: Tensor, v: Tensor, *others: Tensor):
+    """What a sweep gives, by the formulas."""
+    average, log_sum = naive.attend(q, k, v)
+    second, *extras = revalue(average, log_sum, *others)
+    second = second.to(v.dtype)
+    return average, log_sum, naive.average(q, k, second), second, *extras
 
 
 class _Sweep(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, follow: Follow, n_rows: int, q, k, v, *others: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx, revalue: Revalue, n_rows: int, q, k, v, *others: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, parameters = others[:n_rows], others[n_rows:]
         tiles = Tiles(q, k, True, group=q.shape[1])
         average = v.new_empty(v.shape)
@@ -89,7 +100,7 @@ class _Sweep(torch.autograd.Function):
                 weights = weights.to(v.dtype)
                 flat(average)[part, queries] = averages(weights, values[part, keys])
                 parts.append((part, weights))
-            made = follow(average[here], log_sum[here], *(t[here] for t in rows), *parameters)
+            made = revalue(average[here], log_sum[here], *(t[here] for t in rows), *parameters)
             if second is v:  # only now are the shapes known
                 second, out = (v.new_empty(*v.shape[:-1], made[0].shape[-1]) for _ in range(2))
                 extras = [_whole(part, q) for part in made[1:]]
@@ -98,16 +109,20 @@ class _Sweep(torch.autograd.Function):
             for part, weights in parts:
                 flat(out)[part, queries] = averages(weights, flat(second)[part, keys])
         ctx.save_for_backward(q, k, v, average, log_sum, second, out, *extras, *others)
-        ctx.follow, ctx.n_rows, ctx.n_extras = follow, n_rows, len(extras)
+        ctx.revalue, ctx.n_rows, ctx.n_extras = revalue, n_rows, len(extras)
         ctx.autocast = _autocast(q.device.type)
         ctx.set_materialize_grads(False)
         return average, log_sum, out, second, *extras
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, g_average, g_log_sum, g_out, g_second, *g_extras: Tensor | None):  # pyright: ignore[reportIncompatibleMethodOverride]
         q, k, v, average, log_sum, second, out, *others = ctx.saved_tensors
         extras, others = others[: ctx.n_extras], others[ctx.n_extras :]
+        given = g_average, g_log_sum, g_out, g_second, *g_extras
+        if recorded(*given):
+            with torch.autocast(q.device.type, **ctx.autocast):
+                form = partial(_two_passes, ctx.revalue)
+                return None, None, *pull_back(form, (q, k, v, *others), given)
         rows, parameters = others[: ctx.n_rows], others[ctx.n_rows :]
         needed = [True, True, *ctx.needs_input_grad[5:]]
         tiles = Tiles(q, k, True, group=q.shape[1])
@@ -124,7 +139,7 @@ class _Sweep(torch.autograd.Function):
         if g_second is not None:
             d_second += flat(g_second).mT
         g_out = flat(g_out)
-        derivative = getattr(ctx.follow, "backward", partial(_derivative, ctx.follow, needed))
+        derivative = getattr(ctx.revalue, "backward", partial(_derivative, ctx.revalue, needed))
         for tile in tiles.slices(backwards=True):
             heads, queries, keys = tile
             here = _tokens(heads, queries, q.shape[1])
@@ -180,7 +195,7 @@ def _autocast(device: str) -> dict[str, Any]:
 
 
 def _derivative(
-    follow: Follow,
+    revalue: Revalue,
     needed: Sequence[bool],
     inputs: Sequence[Tensor],
     _: Sequence[Tensor],
@@ -188,14 +203,4 @@ def _derivative(
 ) -> list[Tensor | None]:
     """What reaches each of the inputs, by autograd; None where nothing does."""
     inputs = [t.detach().requires_grad_(n) for t, n in zip(inputs, needed, strict=True)]
-    with torch.enable_grad():
-        outputs = follow(*inputs)
-    pairs = [
-        (o, g.to(o.dtype))
-        for o, g in zip(outputs, incoming, strict=True)
-        if g is not None and o.requires_grad
-    ]
-    wanted = [t for t in inputs if t.requires_grad]
-    outputs, incoming = zip(*pairs, strict=True)
-    found = iter(torch.autograd.grad(outputs, wanted, incoming, allow_unused=True))
-    return [next(found) if t.requires_grad else None for t in inputs]
+    return pull_back(revalue, inputs, incoming)

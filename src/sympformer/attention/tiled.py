@@ -6,17 +6,20 @@ tile again from the queries and keys. Memory is O(N·(d + e)) and one tile; a ti
 matrix products and one softmax, which is why it outruns a fused kernel on processors.
 
 Multiplications for a query-key pair, heads of width d and values of width e: `d + e` forward,
-`3d + 2e` backward.
+`3d + 2e` backward. Second derivatives, forward mode and transforms are those of the plain formula.
 """
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from sympformer import products
+from sympformer.attention import naive
 from sympformer.attention.naive import Causality
+from sympformer.derivatives import pull_back, recorded, transformed
 
 ROWS, MOST_ROWS = 64, 256
 """Queries of a tile: fewer make thin products, more waste work above the diagonal. Where each head
@@ -29,6 +32,8 @@ def attend(
     q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", scale: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """`naive.average` and `naive.log_sum_exp` in one pass; shapes as there."""
+    if transformed(q, k, v):
+        return naive.attend(q, k, v, causality=causality, scale=scale)
     return _call(q, k, v, causality, scale, True)
 
 
@@ -36,6 +41,8 @@ def average(
     q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", scale: float = 1.0
 ) -> Tensor:
     """`naive.average` alone, which is a little less work."""
+    if transformed(q, k, v):
+        return naive.average(q, k, v, causality=causality, scale=scale)
     return _call(q, k, v, causality, scale, False)[0]
 
 
@@ -115,7 +122,7 @@ class Tiles:
 
 def softmax(scores: Tensor) -> Tensor:
     """Weights, in place of the scores."""
-    return torch.ops.aten._softmax.out(scores, -1, False, out=scores)
+    return torch.softmax(scores, -1, out=scores)
 
 
 def softmax_and_log_sum(scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,6 +225,10 @@ def _setup_context(ctx, inputs, output) -> None:
 
 def _differentiate(ctx, g: Tensor, g_total: Tensor):
     q, k, v, out = ctx.saved_tensors
+    if recorded(g, g_total):
+        form = partial(naive.attend, causality="prefix" if ctx.masked else "joint")
+        gradients = [g, g_total] if ctx.log_sum else [g]
+        return *pull_back(form, (q, k, v), gradients), None, None
     exact = torch.promote_types(q.dtype, torch.float32)
     # The gradient h of the log-sum-exp adds P ∘ h to that of the scores.
     shift = (g.to(exact) * out.to(exact)).sum(-1, keepdim=True)

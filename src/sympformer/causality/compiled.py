@@ -1,13 +1,15 @@
 """A model as it runs where it is compiled, for the audit."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from sympformer import torch_private
 from sympformer.compiler import LIMIT, compile_blocks, compile_step, require_compiler
+from sympformer.errors import InputError
 from sympformer.model import LanguageModel
 from sympformer.model.cache import Cache
 
@@ -20,19 +22,15 @@ def compiled(model: nn.Module, length: int) -> Iterator[nn.Module]:
     module as a whole.
 
     Raises:
-        InputError: there is nothing to compile with.
+        InputError: there is nothing to compile with, or it would not show what is to be seen.
     """
-    # Imported here: the compiler takes a second, and most audits need none.
-    from torch._dynamo import config as dynamo
-    from torch._functorch import config as functorch
-
     device = next((p.device.type for p in model.parameters()), "cpu")
     require_compiler(device)
-    with (
-        # The audit registers hooks after the first pass, and differentiates one pass repeatedly.
-        dynamo.patch(skip_nnmodule_hook_guards=False),
-        functorch.patch(donated_buffer=False),
-    ):
+    # The audit registers hooks after the first pass, and differentiates one pass repeatedly.
+    seen = torch_private.hooks_are_seen()
+    if seen is None and not isinstance(model, LanguageModel):
+        raise InputError("this torch compiles hooks away: audit the module without compiling it")
+    with seen or nullcontext(), torch_private.passes_are_kept():
         if isinstance(model, LanguageModel):
             yield Compiled(model, length)
         else:

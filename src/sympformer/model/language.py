@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sympformer.attention.past import NoPast
+from sympformer.derivatives import transformed
 from sympformer.errors import InputError
 from sympformer.model.block import Block, loop
 from sympformer.model.cache import Cache, Recorder
@@ -169,7 +170,9 @@ class LanguageModel(Decoder):
                 f"{self.config.block_size}: shorten the input or build a model with a larger one"
             )
         # Reading ids back from an accelerator would stall it; there, its own assertion speaks.
-        if tokens.device.type == "cpu" and not torch.compiler.is_compiling():
+        # A transform may not read ids back either; there, the table speaks.
+        unread = torch.compiler.is_compiling() or transformed(tokens)
+        if tokens.device.type == "cpu" and not unread:
             low, high = int(tokens.min()), int(tokens.max())
             if low < 0 or high >= self.config.vocab_size:
                 raise InputError(

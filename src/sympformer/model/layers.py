@@ -6,9 +6,9 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from sympformer import products
+from sympformer.derivatives import remade
 
 SPREAD = 0.02
 """Standard deviation of every matrix and table at the start, as published."""
@@ -61,13 +61,8 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(..., d)` to `(..., d)`."""
         wide = self.expand(x)
-        if not wide.requires_grad:
-            return self._contract(wide)
         # GELU is made again in the backward pass: kept, it is a quarter of a layer's memory.
-        return checkpoint(self._contract, wide, use_reentrant=False, preserve_rng_state=False)
-
-    def _contract(self, wide: Tensor) -> Tensor:
-        return self.contract(F.gelu(wide))
+        return remade(self.contract, F.gelu, wide)
 
 
 Domain = Literal["positive", "unit", "real"]

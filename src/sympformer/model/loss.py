@@ -1,10 +1,13 @@
 """The cross-entropy of a large vocabulary, without its logits."""
 
 import math
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from sympformer.derivatives import pull_back, recorded, transformed
 from sympformer.products import product
 
 IGNORED = -100
@@ -21,7 +24,8 @@ def chunked_cross_entropy(
     """`F.cross_entropy(hidden @ weight.mT, targets)`, a few rows of logits at a time.
 
     The gradients are formed in the forward pass, while the logits of a chunk are at hand: nothing
-    of size `(N, V)` is kept, and the backward pass only scales. It can be differentiated once.
+    of size `(N, V)` is kept, and the backward pass only scales. Second derivatives, forward mode
+    and transforms are those of the plain formula, which keeps the logits.
 
     Args:
         hidden: `(N, d)`; its dtype, or autocast's, is that of the logits. Their softmax is taken in
@@ -37,8 +41,11 @@ def chunked_cross_entropy(
         RuntimeError: a target is outside the vocabulary.
     """
     hidden = hidden.to(product_dtype(hidden))
-    needed = (torch.is_grad_enabled() and t.requires_grad for t in (hidden, weight))
-    total, _, _ = _summed(hidden, weight, targets, ignored, *needed)
+    if transformed(hidden, weight, targets):
+        total = _plain_sum(hidden, weight, targets, ignored)
+    else:
+        needed = (torch.is_grad_enabled() and t.requires_grad for t in (hidden, weight))
+        total, _, _ = _summed(hidden, weight, targets, ignored, *needed)
     count = (targets != ignored).sum()
     return torch.where(count > 0, total / count.clamp(min=1), torch.nan)
 
@@ -49,6 +56,15 @@ def product_dtype(x: Tensor) -> torch.dtype:
     if x.dtype != torch.float64 and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
     return x.dtype
+
+
+def _plain_sum(hidden: Tensor, weight: Tensor, targets: Tensor, ignored: int) -> Tensor:
+    """The sum over counted targets, from whole logits."""
+    counted = targets != ignored
+    logits = F.linear(hidden, weight.to(hidden.dtype))
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    chosen = logits.log_softmax(-1).gather(-1, targets.where(counted, 0).unsqueeze(-1))
+    return -chosen.squeeze(-1).where(counted, 0).sum()
 
 
 # An operator of its own stays one node in a compiled graph, where a loop would be unrolled.
@@ -118,16 +134,19 @@ def _(
 
 
 def _setup_context(ctx, inputs, output) -> None:
+    hidden, weight, targets, ctx.ignored, *ctx.learns = inputs
     _, *gradients = output
-    ctx.learns = inputs[-2:]
+    ctx.mark_non_differentiable(*gradients)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*gradients)
+    ctx.save_for_backward(hidden, weight, targets, *gradients)
 
 
-def _backward(ctx, grad: Tensor | None, *second: Tensor | None):
-    if any(g is not None for g in second):
-        raise NotImplementedError("the chunked cross-entropy can be differentiated once only")
-    gradients = zip(ctx.saved_tensors, ctx.learns, strict=True)
+def _backward(ctx, grad: Tensor | None, *_):
+    hidden, weight, targets, *gradients = ctx.saved_tensors
+    if recorded(grad):
+        form = partial(_plain_sum, targets=targets, ignored=ctx.ignored)
+        return *pull_back(form, (hidden, weight), [grad]), None, None, None, None
+    gradients = zip(gradients, ctx.learns, strict=True)
     scaled = (_scaled(g, grad) if learns else None for g, learns in gradients)
     return *scaled, None, None, None, None
 

@@ -102,7 +102,8 @@ class RunConfig:
     def save(self, path: Path) -> None:
         """Write `config.toml`."""
         with atomic(path) as partial:
-            partial.write_text(tomli_w.dumps(_without_none(dataclasses.asdict(self))))
+            tables = {**dataclasses.asdict(self), "model": self.model.to_dict()}
+            partial.write_text(tomli_w.dumps(_without_none(tables)), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Self:
