@@ -66,7 +66,7 @@ def test_blank_documents_are_skipped(tmp_path):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_documents_do_not_depend_on_how_the_file_is_cut_into_reads(tmp_path, monkeypatch, size):
-    monkeypatch.setattr("sympformer.data.text._READ_BYTES", size)
+    monkeypatch.setattr("sympformer.data.unpack._READ_BYTES", size)
     for name in ("a.txt", "a.txt.gz", "a.txt.xz", "a.txt.zst"):
         assert read(write(tmp_path / name, "\ufeff" + CONTENT.replace("\n", "\r\n"))) == STORIES
 
