@@ -13,6 +13,7 @@ from sympformer.commands.data import prepare
 from sympformer.commands.options import Flat, Set, Size, overrides
 from sympformer.data import Corpus, load_tokenizer, valid_blocks
 from sympformer.model import ModelConfig
+from sympformer.model.text import continue_texts, stream_text
 from sympformer.train import (
     DataConfig,
     Progress,
@@ -22,7 +23,6 @@ from sympformer.train import (
     load_model,
     train,
 )
-from sympformer.train.sample import continue_texts, stream_text
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from sympformer.compiler import compile_blocks, require_compiler
 from sympformer.data import Corpus, Loader, save_tokenizer, valid_blocks
 from sympformer.errors import InputError
 from sympformer.model import LanguageModel, build
+from sympformer.model.text import continue_text
 from sympformer.train import checkpoint as files
 from sympformer.train.config import RunConfig, TrainConfig
 from sympformer.train.evaluate import Evaluation, evaluate
@@ -27,7 +28,6 @@ from sympformer.train.optimizer import (
     set_learning_rate,
 )
 from sympformer.train.progress import Progress
-from sympformer.train.sample import continue_text
 
 
 def train(
