@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from sympformer.errors import InputError
+from sympformer.files import reason
 
 # All else is imported by `main`, which answers whatever happens meanwhile.
 
@@ -153,8 +154,7 @@ def _explanation(error: Exception) -> str | None:
         case RuntimeError() | ImportError() | OSError() if any(w in str(error) for w in _NO_MEMORY):
             return f"not enough memory: {str(error).splitlines()[0]}"
         case OSError():
-            reason = error.strerror or str(error) or type(error).__name__
-            return f"{reason}: {error.filename}" if error.filename else reason
+            return f"{reason(error)}: {error.filename}" if error.filename else reason(error)
     return None
 
 

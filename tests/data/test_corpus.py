@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,11 @@ def text(tmp_path):
 def write(path, documents):
     path.write_text("\n<|endoftext|>\n".join(documents))
     return path
+
+
+def folder_of(corpus) -> Path:
+    assert corpus.folder is not None
+    return corpus.folder
 
 
 def stories(corpus, tokens):
@@ -70,7 +76,7 @@ def test_the_second_time_comes_from_the_cache(text, monkeypatch):
     assert second.digest == first.digest
     assert np.array_equal(second.train, first.train)
     assert isinstance(second.train, np.memmap)
-    assert load(first.folder).digest == first.digest
+    assert load(folder_of(first)).digest == first.digest
 
 
 def test_the_digest_follows_text_tokenizer_and_split(text, tmp_path):
@@ -150,10 +156,10 @@ def test_two_preparations_at_once_share_the_first_result(text, cache, monkeypatc
 @pytest.mark.parametrize("file", ["train.bin", "valid.bin", "manifest.json", "tokenizer.json"])
 def test_a_damaged_entry_of_the_cache_is_named_and_prepared_again(text, cache, file, capsys):
     first = from_text(text, tokenizer="bpe:300")
-    train, path = first.train.tolist(), first.folder / file
+    train, path = first.train.tolist(), folder_of(first) / file
     os.truncate(path, path.stat().st_size - 2)
     with pytest.raises(InputError, match=rf"{file}.*: delete .* and prepare the corpus again"):
-        load(first.folder)
+        load(folder_of(first))
     second = from_text(text, tokenizer="bpe:300")
     assert file in capsys.readouterr().err
     assert (second.digest, second.folder) == (first.digest, first.folder)
@@ -177,7 +183,7 @@ def test_another_tokenizer_in_the_cache_is_noticed(text, capsys):
 
 
 def test_what_is_in_the_place_of_an_entry_but_not_ours_stays(text, tmp_path):
-    folder = from_text(text, tokenizer="byte").folder
+    folder = folder_of(from_text(text, tokenizer="byte"))
     (folder / "notes.txt").write_text("mine")
     (folder / "manifest.json").write_text("")
     with pytest.raises(InputError, match="no folder of prepared text"):
@@ -207,7 +213,7 @@ def test_the_cache_holds_other_things_too(text, cache):
 @pytest.mark.parametrize("damaged", [False, True])
 def test_several_processes_prepare_one_text(text, cache, damaged):
     if damaged:
-        os.truncate(from_text(text, tokenizer="byte").folder / "train.bin", 3)
+        os.truncate(folder_of(from_text(text, tokenizer="byte")) / "train.bin", 3)
     children = []
     for _ in range(4):
         children.append(os.fork())

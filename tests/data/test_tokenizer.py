@@ -66,6 +66,14 @@ def test_bpe_is_as_large_as_its_text_allows():
     assert 257 < train_bpe(["aa aa bb"], 1000).vocab_size < 270
 
 
+def test_words_that_nobody_wrote_are_learned_in_parts():
+    """Learning takes quadratic time in the length of a word."""
+    words = module._short_words("one two " + "a" * 1500 + " three" + "\n" * 600)
+    assert [len(word) for word in words] == [8 + 512, 512, 476 + 6 + 512, 88]
+    assert "".join(module._short_words("one two")) == "one two"
+    assert train_bpe(["ab" * 10_000], 300).encode("ab" * 128) != []
+
+
 def test_bpe_is_the_same_every_time_and_its_digest_follows_it():
     assert train_bpe(TEXTS, 280).digest == BPE.digest
     assert train_bpe(TEXTS, 279).digest != BPE.digest

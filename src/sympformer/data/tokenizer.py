@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +20,7 @@ FILE = "tokenizer.json"
 END_OF_TEXT = "<|endoftext|>"
 
 _LARGEST = 1 << 20
+_LONG_WORD = re.compile(r"\S{512}|\s{512}")
 _ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
 
 
@@ -167,8 +169,18 @@ def train_bpe(documents: Iterable[str], vocab_size: int) -> SubwordTokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(documents, trainer)
+    texts = (part for document in documents for part in _short_words(document))
+    tokenizer.train_from_iterator(texts, trainer)
     return SubwordTokenizer(tokenizer.to_str())
+
+
+def _short_words(text: str) -> Iterator[str]:
+    """A text, cut in words that nobody wrote: learning takes quadratic time in a word's length."""
+    start = 0
+    for word in _LONG_WORD.finditer(text):
+        yield text[start : word.end()]
+        start = word.end()
+    yield text[start:]
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: str | os.PathLike[str]) -> None:

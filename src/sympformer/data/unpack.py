@@ -13,7 +13,7 @@ from sympformer.files import reason
 
 _READ_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 20
-_ZSTD_BYTES = 1 << 10
+_ZSTD_BYTES = 1 << 9
 """Of input at a time: four bytes of it hold up to 128 KiB, and no option bounds the output."""
 _LZMA_MEMORY = 1 << 28
 
@@ -41,9 +41,9 @@ _SIGNATURES = {
     b"\x28\xb5\x2f\xfd": "packed with zstd, but not named .zst",
     b"7z\xbc\xaf\x27\x1c": _ENDINGS[".7z"],
     b"ARROW1\0\0": _ENDINGS[".arrow"],
-    b"BZh": _ENDINGS[".bz2"],
+    **{b"BZh%d1AY&SY" % level: _ENDINGS[".bz2"] for level in range(1, 10)},
     b"\x04\x22\x4d\x18": _ENDINGS[".lz4"],
-    b"PAR1": _ENDINGS[".parquet"],
+    b"PAR1\x15": _ENDINGS[".parquet"],
     b"%PDF-": _ENDINGS[".pdf"],
     b"Rar!\x1a": _ENDINGS[".rar"],
     b"PK\x03\x04": _ENDINGS[".zip"],
@@ -166,7 +166,10 @@ class _Zstd:
     def decompress(self, data: bytes) -> Iterator[bytes]:
         for start in range(0, len(data), _ZSTD_BYTES):
             end = start + _ZSTD_BYTES
-            yield self.stream.decompress(data[start:end])
+            unpacked = self.stream.decompress(data[start:end])
+            yield from (
+                unpacked[i : i + _PIECE_BYTES] for i in range(0, len(unpacked), _PIECE_BYTES)
+            )
             self.eof = self.stream.eof
             if self.eof:
                 self.unused_data = self.stream.unused_data + data[end:]
