@@ -289,11 +289,14 @@ def test_fables_train_and_validate_on_different_streams():
     assert not np.array_equal(corpus.train, corpus.valid)
 
 
-def test_empty_fables_are_refused(cache):
+def test_empty_or_endless_fables_are_refused(cache):
     for options in ({"train_tokens": 0}, {"valid_tokens": 0}, {"train_tokens": -1}):
         with pytest.raises(InputError, match="at least 1"):
             fables(**options)
-    assert not cache.exists()
+    for options in ({"train_tokens": 10**20}, {"valid_tokens": 10**400}):
+        with pytest.raises(InputError, match="has room for"):
+            fables(**options)
+    assert not list(cache.iterdir())
 
 
 def test_summary_and_preview(text):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def fables(
     `cache` and `quiet` are those of `from_text`.
 
     Raises:
-        InputError: a stream would be empty, or the cache cannot be written.
+        InputError: a stream would be empty, or the cache has no room or cannot be written.
     """
     if min(train_tokens, valid_tokens) < 1:
         raise InputError("train_tokens and valid_tokens must be at least 1")
@@ -107,6 +108,7 @@ def fables(
             return writer.split
 
     def fill(folder: Path) -> tuple[Split, Split]:
+        _require_room(folder, train_tokens + valid_tokens)
         with Console(stderr=True, quiet=quiet).status("generating the fables"):
             train = stream(train_tokens, seed=2 * seed)
             valid = stream(valid_tokens, seed=2 * seed + 1, with_floor=True)
@@ -228,6 +230,16 @@ def _prepared(
         )
         packing.write_manifest(manifest, partial)
     return load(folder)
+
+
+def _require_room(folder: Path, tokens: int) -> None:
+    """Refuse streams that the disk has no room for, before hours are spent on them."""
+    room = shutil.disk_usage(folder).free // packing.token_dtype(1).itemsize
+    if tokens > room:
+        raise InputError(
+            f"{folder.parent} has room for {room:,} tokens, not for {tokens:,}: ask for fewer "
+            "train_tokens and valid_tokens"
+        )
 
 
 def _tell(line: str, quiet: bool) -> None:
