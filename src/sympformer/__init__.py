@@ -1,16 +1,13 @@
 """Transformers whose layers are steps of an accelerated flow."""
 
 import importlib
-from types import ModuleType
-from typing import TYPE_CHECKING
-
-from sympformer import attention, dynamics, model
-from sympformer.causality import audit
-from sympformer.errors import InputError
-from sympformer.model import ModelConfig, build, presets
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sympformer import data, lab, study, train
+    from sympformer import attention, data, dynamics, lab, model, study, train
+    from sympformer.causality import audit
+    from sympformer.errors import InputError
+    from sympformer.model import ModelConfig, build, presets
 
 __version__ = "0.1.0"
 
@@ -29,9 +26,27 @@ __all__ = [
     "train",
 ]
 
+_HOMES = {
+    "InputError": "errors",
+    "ModelConfig": "model",
+    "audit": "causality",
+    "build": "model",
+    "presets": "model",
+}
+_ROOMS = {"attention", "causality", "data", "dynamics", "lab", "model", "study", "train"}
 
-def __getattr__(name: str) -> ModuleType:
-    """Import the rooms that need more than torch when they are first entered."""
-    if name in {"data", "lab", "study", "train"}:
+
+def __getattr__(name: str) -> Any:
+    """Enter the rooms when they are first asked for.
+
+    So the command line can answer an interrupt, or too little memory, while torch is imported.
+    """
+    if name in _ROOMS:
         return importlib.import_module(f"sympformer.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"sympformer.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'sympformer' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,41 +1,72 @@
 """The command line: parses, calls, prints."""
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-import tyro
-
-from sympformer.commands import COMMANDS
-from sympformer.commands.lab import experiments
-from sympformer.commands.study import Compare
 from sympformer.errors import InputError
+from sympformer.files import reason
+
+# All else is imported by `main`, which answers whatever happens meanwhile.
+
+_NO_MEMORY = (
+    "allocate memory",
+    "failed to map segment",
+    "not enough memory",
+    "out of memory",
+    "start new thread",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; return its exit code: 0 done, 2 wrong usage or input, 1 a defect or a leak."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run a command; return its exit code.
+
+    0: done. 2: wrong usage or input, or the surroundings fail: a full disk, too little memory, a
+    reader that has gone. 130: interrupted. 1: a leak was found; so ends a defect of ours, too,
+    which shows a traceback.
+    """
     try:
-        if arguments[:1] == ["lab"]:
-            return _parse(experiments(), "sympformer lab", arguments[1:])
+        _mend_streams()
+        code = _run([_decoded(a) for a in (sys.argv[1:] if arguments is None else arguments)])
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return _end("interrupted; a run continues from its last checkpoint", 130)
+    except Exception as error:
+        if (line := _explanation(error)) is None:
+            raise
+        return _end(line, 2)
+
+
+def _run(arguments: list[str]) -> int:
+    with _interrupt_at_once():
+        import tyro
+
+        from sympformer.commands import COMMANDS
+        from sympformer.commands.lab import experiments
+        from sympformer.commands.study import Compare
+
+        lab = arguments[:1] == ["lab"]
+        commands: dict[str, Any] = experiments() if lab else COMMANDS
+    try:
+        if lab:
+            return _parse(commands, "sympformer lab", arguments[1:])
         if arguments[:1] == ["compare"] and (file := _config_file(arguments)) is not None:
             return tyro.cli(
                 Compare, prog="sympformer compare", default=Compare.load(file), args=arguments[1:]
             ).run()
-        return _parse(COMMANDS, "sympformer", arguments).run()
-    except InputError as error:
-        print(f"sympformer: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print("sympformer: interrupted; a run continues from its last checkpoint", file=sys.stderr)
-        return 130
+        return _parse(commands, "sympformer", arguments).run()
+    except SystemExit as end:  # the parser has shown its help or what is wrong
+        return end.code if isinstance(end.code, int) else 2
 
 
 def _parse(commands: dict[str, Any], program: str, arguments: list[str]) -> Any:
+    import tyro
+
     return tyro.extras.subcommand_cli_from_dict(
         commands,
         prog=program,
@@ -51,6 +82,105 @@ def _config_file(arguments: list[str]) -> Path | None:
         if name == "--config":
             return Path(value or "".join(arguments[i + 1 : i + 2]))
     return None
+
+
+def _decoded(argument: str) -> str:
+    """An argument as text, in a locale that is not UTF-8 too.
+
+    Raises:
+        InputError: it is no text: what is asked for is written to files, which are UTF-8.
+    """
+    try:
+        return os.fsencode(argument).decode() if not _is_text(argument) else argument
+    except UnicodeError:
+        raise InputError(
+            f"the argument {argument!a} is not UTF-8 text: if it names a file, rename that"
+        ) from None
+
+
+def _is_text(argument: str) -> bool:
+    """Whether a string has no stand-ins for bytes that could not be decoded."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextmanager
+def _interrupt_at_once() -> Iterator[None]:
+    """Ctrl-C ends the process: nothing has begun, and no library shall meet an exception."""
+
+    def stop(*_: object) -> None:
+        with suppress(OSError):
+            os.write(2, b"sympformer: interrupted\n")
+        os._exit(130)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # somebody cares already, or wants none
+        yield
+        return
+    with suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            signal.signal(signal.SIGINT, before)
+
+
+def _mend_streams() -> None:
+    """Show what an encoding lacks as its escape; stand in for a stream that is closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _explanation(error: Exception) -> str | None:
+    """What to tell the user; None of a defect, which needs its traceback."""
+    match error:
+        case InputError():
+            return str(error)
+        case BrokenPipeError():
+            return "nobody reads the output any more"
+        case UnicodeEncodeError() if error.encoding == sys.getfilesystemencoding() != "utf-8":
+            lacking = ascii(error.object[error.start : error.end])
+            return f"the locale's encoding, {error.encoding}, lacks {lacking}: set PYTHONUTF8=1"
+        case MemoryError():
+            return f"not enough memory: {error}".rstrip(": ")
+        case RuntimeError() | ImportError() | OSError() if any(w in str(error) for w in _NO_MEMORY):
+            return f"not enough memory: {str(error).splitlines()[0]}"
+        case OSError():
+            return f"{reason(error)}: {error.filename}" if error.filename else reason(error)
+    return None
+
+
+def _end(line: str, code: int) -> int:
+    """Say one line, whatever the streams are worth by now."""
+    _flush(sys.stdout)
+    try:
+        print(f"sympformer: {' '.join(line.splitlines())}", file=sys.stderr, flush=True)
+    except OSError:
+        _drop(sys.stderr)
+    return code
+
+
+def _flush(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        _drop(stream)
+
+
+def _drop(stream: TextIO) -> None:
+    """Let a stream end in nothing, or Python would try once more and end with a code of its own."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 if __name__ == "__main__":

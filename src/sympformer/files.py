@@ -1,38 +1,152 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent; what a killed process leaves of them is cleared away."""
 
+import errno
+import glob
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sympformer.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that a process has open cannot be renamed or deleted
+    fcntl = None
+
+_MARK = "sympformer-"
+_PROBE_BYTES = 1 << 20
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 
 
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds.
 
-    A reader, or a run killed half-way, never sees a half-written `path`.
+    A reader, or a run killed half-way, never sees a half-written `path`; once this returns, the
+    file outlives a crash of the machine. Write text as UTF-8. What an earlier, killed write of the
+    same `path` left behind is deleted.
 
     Raises:
-        InputError: the folder cannot be made or written to.
+        InputError: the file cannot be written: no such folder, a full disk, a quota, ...
     """
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix
-        )
+        _clear(target)
+        name = f".{target.name}.{_MARK}{secrets.token_hex(4)}{target.suffix}"
+        partial = Held(target.with_name(name))
+        try:
+            yield partial.path
+            sync_file(partial.path)
+            partial.rename(target)
+        except OSError:
+            raise
+        except Exception:
+            _write_more(partial.path)
+            raise
+        finally:
+            partial.delete()
+        sync_folder(target.parent)
     except OSError as error:
-        raise InputError(f"cannot write to {target.parent}: {error.strerror}") from None
-    os.close(handle)
-    partial = Path(name)
+        raise InputError(f"cannot write {target}: {reason(error)}") from None
+
+
+class Held:
+    """A new file that is this process's as long as it lives: see `abandoned`.
+
+    Raises:
+        OSError: it cannot be made, or is there already.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        if fcntl is not None:
+            with suppress(OSError):  # where nothing can be locked, nothing is taken for abandoned
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def rename(self, target: Path) -> None:
+        """Give the file another name, in one step."""
+        if fcntl is None:
+            self._release()
+        os.replace(self.path, target)
+
+    def delete(self) -> None:
+        """Delete the file, if it still has its name, and let go of it."""
+        if fcntl is None:
+            self._release()
+        self.path.unlink(missing_ok=True)
+        self._release()
+
+    def _release(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+        self._handle = None
+
+
+def abandoned(path: Path) -> bool:
+    """Whether the process that made a `Held` file is dead; False where nobody can know."""
+    if fcntl is None:
+        try:
+            os.rename(path, path)
+        except OSError:
+            return False
+        return True
     try:
-        yield partial
-        with open(partial, "rb") as written:
-            os.fsync(written.fileno())
-        partial.chmod(0o644)
-        os.replace(partial, target)
+        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Its owner may have renamed or deleted it between the two calls.
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
+    except OSError:
+        return False
     finally:
-        partial.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def sync_file(path: Path) -> None:
+    """Force a file's content to the disk."""
+    with open(path, "r+b") as file:  # for writing, or Windows refuses
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Force a folder's names to the disk, where the system can."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # Windows opens no folders, and one may be allowed to write but not to read it
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(handle)
+
+
+def reason(error: OSError) -> str:
+    """What the system says; libraries leave it out at times."""
+    return error.strerror or str(error) or type(error).__name__
+
+
+def _clear(target: Path) -> None:
+    """Delete what killed writes of `target` left behind."""
+    name, suffix = glob.escape(target.name), glob.escape(target.suffix)
+    for left in target.parent.glob(f".{name}.{_MARK}????????{suffix}"):
+        if abandoned(left):
+            left.unlink(missing_ok=True)
+
+
+def _write_more(partial: Path) -> None:
+    """Raise the system's error that a library hides in an exception of its own: a full disk, say.
+
+    Raises:
+        OSError: the file cannot grow.
+    """
+    with open(partial, "ab") as file:
+        file.write(bytes(_PROBE_BYTES))

@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,11 @@ def text(tmp_path):
 def write(path, documents):
     path.write_text("\n<|endoftext|>\n".join(documents))
     return path
+
+
+def folder_of(corpus) -> Path:
+    assert corpus.folder is not None
+    return corpus.folder
 
 
 def stories(corpus, tokens):
@@ -70,7 +76,7 @@ def test_the_second_time_comes_from_the_cache(text, monkeypatch):
     assert second.digest == first.digest
     assert np.array_equal(second.train, first.train)
     assert isinstance(second.train, np.memmap)
-    assert load(first.folder).digest == first.digest
+    assert load(folder_of(first)).digest == first.digest
 
 
 def test_the_digest_follows_text_tokenizer_and_split(text, tmp_path):
@@ -128,7 +134,7 @@ def test_a_killed_process_leaves_nothing_that_loads(text, cache):
     with pytest.raises(InputError, match=r"manifest\.json"):
         load(left)
     corpus = from_text(text, tokenizer="byte")
-    assert corpus.folder != left
+    assert list(cache.iterdir()) == [corpus.folder], "what was left is gone"
     assert len(stories(corpus, corpus.train)) + len(stories(corpus, corpus.valid)) == 200
 
 
@@ -148,18 +154,77 @@ def test_two_preparations_at_once_share_the_first_result(text, cache, monkeypatc
 
 
 @pytest.mark.parametrize("file", ["train.bin", "valid.bin", "manifest.json", "tokenizer.json"])
-def test_damage_in_the_cache_is_named(text, file):
-    path = from_text(text, tokenizer="bpe:300").folder / file
+def test_a_damaged_entry_of_the_cache_is_named_and_prepared_again(text, cache, file, capsys):
+    first = from_text(text, tokenizer="bpe:300")
+    train, path = first.train.tolist(), folder_of(first) / file
     os.truncate(path, path.stat().st_size - 2)
     with pytest.raises(InputError, match=rf"{file}.*: delete .* and prepare the corpus again"):
-        from_text(text, tokenizer="bpe:300")
+        load(folder_of(first))
+    second = from_text(text, tokenizer="bpe:300")
+    assert file in capsys.readouterr().err
+    assert (second.digest, second.folder) == (first.digest, first.folder)
+    assert second.train.tolist() == train
+    assert not list(cache.glob("*.partial"))
 
 
-def test_another_tokenizer_in_the_cache_is_noticed(text):
-    folder = from_text(text, tokenizer="bpe:300").folder
-    save_tokenizer(ByteTokenizer(), folder)
-    with pytest.raises(InputError, match="packed with another tokenizer"):
-        from_text(text, tokenizer="bpe:300")
+def test_a_damaged_tokenizer_is_learned_again(text, cache, capsys):
+    first = from_text(text, tokenizer="bpe:300")
+    (learned,) = cache.glob("bpe-*/tokenizer.json")
+    os.truncate(learned, 100)
+    assert from_text(text, tokenizer="bpe:300").digest == first.digest
+    assert "learned again" in capsys.readouterr().err
+
+
+def test_another_tokenizer_in_the_cache_is_noticed(text, capsys):
+    first = from_text(text, tokenizer="bpe:300")
+    save_tokenizer(ByteTokenizer(), first.folder)
+    assert from_text(text, tokenizer="bpe:300").digest == first.digest
+    assert "packed with another tokenizer" in capsys.readouterr().err
+
+
+def test_what_is_in_the_place_of_an_entry_but_not_ours_stays(text, tmp_path):
+    folder = folder_of(from_text(text, tokenizer="byte"))
+    (folder / "notes.txt").write_text("mine")
+    (folder / "manifest.json").write_text("")
+    with pytest.raises(InputError, match="no folder of prepared text"):
+        from_text(text, tokenizer="byte")
+    assert (folder / "notes.txt").read_text() == "mine"
+    folder.rename(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "notes.txt").unlink()
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="no folder of prepared text"):
+        from_text(text, tokenizer="byte")
+    assert (tmp_path / "elsewhere" / "train.bin").exists()
+
+
+def test_the_cache_holds_other_things_too(text, cache):
+    """A folder and a file of the user's own, whose names look like unfinished preparations."""
+    (cache / "thesis.partial").mkdir(parents=True)
+    (cache / "thesis.partial" / "chapter.tex").write_text("mine")
+    (cache / "download.partial").write_text("x")
+    for path in (cache / "thesis.partial" / "chapter.tex", cache / "thesis.partial"):
+        os.utime(path, (0, 0))
+    from_text(text, tokenizer="byte")
+    assert (cache / "thesis.partial" / "chapter.tex").read_text() == "mine"
+    assert (cache / "download.partial").read_text() == "x"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("damaged", [False, True])
+def test_several_processes_prepare_one_text(text, cache, damaged):
+    if damaged:
+        os.truncate(folder_of(from_text(text, tokenizer="byte")) / "train.bin", 3)
+    children = []
+    for _ in range(4):
+        children.append(os.fork())
+        if children[-1] == 0:
+            code = 9
+            try:
+                code = 0 if len(from_text(text, tokenizer="byte", quiet=True).train) else 8
+            finally:
+                os._exit(code)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+    assert len(list(cache.iterdir())) == 1
 
 
 def test_texts_without_enough_documents(tmp_path, text):
@@ -191,6 +256,16 @@ def test_where_the_cache_is(tmp_path, cache, monkeypatch):
     assert cache_folder() == tmp_path / ".cache/sympformer"
 
 
+def test_a_user_without_a_home(monkeypatch):
+    def nowhere(self):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("SYMPFORMER_CACHE")
+    monkeypatch.setattr("pathlib.Path.expanduser", nowhere)
+    with pytest.raises(InputError, match="set SYMPFORMER_CACHE"):
+        cache_folder()
+
+
 def test_fables_know_their_floor(cache):
     corpus = fables(train_tokens=3000, valid_tokens=1000)
     assert len(corpus.train) == 3000
@@ -214,11 +289,14 @@ def test_fables_train_and_validate_on_different_streams():
     assert not np.array_equal(corpus.train, corpus.valid)
 
 
-def test_empty_fables_are_refused(cache):
+def test_empty_or_endless_fables_are_refused(cache):
     for options in ({"train_tokens": 0}, {"valid_tokens": 0}, {"train_tokens": -1}):
         with pytest.raises(InputError, match="at least 1"):
             fables(**options)
-    assert not cache.exists()
+    for options in ({"train_tokens": 10**20}, {"valid_tokens": 10**400}):
+        with pytest.raises(InputError, match="has room for"):
+            fables(**options)
+    assert not list(cache.iterdir())
 
 
 def test_summary_and_preview(text):

@@ -125,6 +125,11 @@ def test_resuming_another_stream_is_refused():
             other.load_state_dict(state)
 
 
+def test_a_negative_seed_is_refused():
+    with pytest.raises(InputError, match="data seed"):
+        Loader(stream(100), 10, 2, seed=-1)
+
+
 def test_epochs_shift_and_shuffle():
     first = epochs(Loader(stream(1000), 10, 1, seed=0), 4)
     assert len({min(starts) for starts in first}) > 1

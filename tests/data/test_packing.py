@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from sympformer.data import packing
+from sympformer.data.fables import FablesTokenizer
 from sympformer.data.packing import Manifest, Split, SplitWriter
 from sympformer.data.source import Document
 from sympformer.data.text import file_sha256
-from sympformer.data.tokenizer import ByteTokenizer, save_tokenizer
+from sympformer.data.tokenizer import ByteTokenizer, save_tokenizer, train_bpe
 from sympformer.errors import InputError
 
 DOCUMENTS = [Document("ab", False), Document("é", True), Document("c", False)]
@@ -77,7 +78,7 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path):
         lambda content: "[1]",
         lambda content: content.replace("tokens", "tokenz"),
         lambda content: content.replace("<u2", "words"),
-        lambda content: content.replace('"format": 1', '"format": 99'),
+        lambda content: content.replace('"format": 2', '"format": 99'),
         lambda content: json.dumps({**json.loads(content), "train": 3}),
         lambda content: json.dumps({**json.loads(content), "new": 3}),
     ],
@@ -155,16 +156,57 @@ def test_the_first_to_finish_wins(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_what_a_killed_preparation_left_goes_away_after_a_day(tmp_path):
-    old, new = tmp_path / "a.1.partial", tmp_path / "a.2.partial"
-    for folder in (old, new):
-        folder.mkdir()
-        (folder / "train.bin").write_bytes(b"half")
-    for path in (old / "train.bin", old, new):
-        os.utime(path, (0, 0))  # the file in `new` is still being written
-    with packing.whole_folder(tmp_path / "b"):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_a_killed_preparation_left_goes_with_the_next(tmp_path):
+    """Of a dead process only, and only what is there itself: links are not followed."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "x").write_text("mine")
+    child = os.fork()
+    if child == 0:
+        with packing.whole_folder(tmp_path / "cache" / "dead") as partial:
+            (partial / "link").symlink_to(tmp_path / "outside")
+            os._exit(9)
+    os.waitpid(child, 0)
+    (left,) = (tmp_path / "cache").iterdir()
+    assert {path.name for path in left.iterdir()} == {".sympformer", "link"}
+    with packing.whole_folder(tmp_path / "cache" / "alive") as alive:
+        with packing.whole_folder(tmp_path / "cache" / "b"):
+            pass
+        assert {path.name for path in (tmp_path / "cache").iterdir()} == {alive.name, "b"}
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"alive", "b"}
+    assert (tmp_path / "outside" / "x").read_text() == "mine"
+
+
+def test_a_link_to_what_looks_abandoned_is_not_followed(tmp_path):
+    target = tmp_path / "elsewhere"
+    target.mkdir()
+    (target / ".sympformer").write_text(packing._OURS)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "a.1.partial").symlink_to(target)
+    (tmp_path / "cache" / "a.2.partial").mkdir()
+    (tmp_path / "cache" / "a.2.partial" / ".sympformer").symlink_to(target / ".sympformer")
+    with packing.whole_folder(tmp_path / "cache" / "b"):
         pass
-    assert {path.name for path in tmp_path.iterdir()} == {"a.2.partial", "b"}
+    assert (target / ".sympformer").exists()
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_long_documents_are_encoded_in_parts(tmp_path, monkeypatch):
+    """The tokens are those of the whole, and it has one end."""
+    text = "Once upon a time there was a cat.\nIt ran  and ran, " * 40
+    tokenizer = train_bpe([text], 300)
+    monkeypatch.setattr("sympformer.data.text._PART", 100)
+    monkeypatch.setattr(packing, "_BATCH_CHARACTERS", 250)
+    train, _ = packing.pack([Document(text, False)], tokenizer, tmp_path)
+    assert (train.documents, train.text_bytes) == (1, len(text))
+    tokens = packing.open_array(tmp_path / "train.bin", "<u2", train.tokens, train.sha256)
+    assert tokens.tolist() == [*tokenizer.encode(text), tokenizer.eos]
+
+
+def test_no_tokenizer_ends_a_document_in_its_middle(tmp_path):
+    documents = [Document("once upon a time <|endoftext|> she", False)]
+    with pytest.raises(InputError, match="fables takes a part of a document for its end"):
+        packing.pack(documents, FablesTokenizer(), tmp_path)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

@@ -1,11 +1,18 @@
 import builtins
+import bz2
 import gzip
 import lzma
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import zstandard
 
-from sympformer.data.text import Text, file_sha256
+from sympformer.data.text import Text, file_sha256, parts
 from sympformer.errors import InputError
 
 STORIES = ["Lily had a cat.\nIt was red.", "Tom ran.", "Größe 🙂"]
@@ -66,7 +73,7 @@ def test_blank_documents_are_skipped(tmp_path):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_documents_do_not_depend_on_how_the_file_is_cut_into_reads(tmp_path, monkeypatch, size):
-    monkeypatch.setattr("sympformer.data.text._READ_BYTES", size)
+    monkeypatch.setattr("sympformer.data.unpack._READ_BYTES", size)
     for name in ("a.txt", "a.txt.gz", "a.txt.xz", "a.txt.zst"):
         assert read(write(tmp_path / name, "\ufeff" + CONTENT.replace("\n", "\r\n"))) == STORIES
 
@@ -117,11 +124,170 @@ def test_what_cannot_be_found(tmp_path):
         Text(tmp_path)
 
 
-def test_not_utf8(tmp_path):
-    for content in ("Größe".encode("latin-1"), "Größe 🙂".encode()[:-1]):
-        (tmp_path / "a.txt").write_bytes(content)
-        with pytest.raises(InputError, match=r"a\.txt is not UTF-8"):
-            read(tmp_path / "a.txt")
+@pytest.mark.parametrize(
+    ("content", "byte", "at"),
+    [
+        ("Größe".encode("latin-1"), "0xf6", 2),
+        ("Größe 🙂".encode()[:-1], "0xf0", 8),
+        ("\ufeffGrö\r\nß".encode() + b"\xff\n", "0xff", 11),
+        (b"\xff\xfea\0", "0xff", 0),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 4, 1 << 20])
+def test_bytes_that_are_not_utf8_are_named(tmp_path, monkeypatch, content, byte, at, size):
+    monkeypatch.setattr("sympformer.data.unpack._READ_BYTES", size)
+    for name, stored in (("a.txt", content), ("a.txt.gz", gzip.compress(content))):
+        (tmp_path / name).write_bytes(stored)
+        with pytest.raises(InputError, match=rf"{name} is not UTF-8 text: {byte} at byte {at} "):
+            read(tmp_path / name)
+
+
+def test_a_document_has_a_longest_length(tmp_path, monkeypatch):
+    monkeypatch.setattr("sympformer.data.text.LONGEST", 100)
+    monkeypatch.setattr("sympformer.data.unpack._READ_BYTES", 10)
+    story = "a" * 79 + "\n"
+    many = write(tmp_path / "many.txt", f"{story}<|endoftext|>\n" * 9)
+    assert read(many) == ["a" * 79] * 9
+    for content in ("a" * 101, "a\n" * 51, "\n" * 101, f"x\n<|endoftext|>\n{story}{story}"):
+        with pytest.raises(InputError, match=r"long\.txt has a document of more than"):
+            read(write(tmp_path / "long.txt", content))
+
+
+def test_short_lines_are_packed_while_a_document_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("sympformer.data.text._PACK_LINES", 3)
+    content = "\na\n\n\nb\nc\n d\n" * 5
+    assert read(write(tmp_path / "a.txt", content + "<|endoftext|>\nx")) == [content[:-1], "x"]
+
+
+def test_one_long_line_takes_linear_time(tmp_path, monkeypatch):
+    """Joined anew in each of 2048 reads, it would take 30 GB of copies: ten seconds."""
+    monkeypatch.setattr("sympformer.data.unpack._READ_BYTES", 1 << 14)
+    path = tmp_path / "line.txt"
+    path.write_bytes(b"abcdefg " * (1 << 22))
+    began = time.process_time()
+    (line,) = read(path)
+    assert time.process_time() - began < 3
+    assert len(line) == 1 << 25
+
+
+def test_parts_of_a_document(monkeypatch):
+    monkeypatch.setattr("sympformer.data.text._PART", 10)
+    for text in (
+        "",
+        "abc",
+        "one two three four five",
+        "a" * 35,
+        "one  two\nthree\n four",
+        " " * 25,
+    ):
+        got = list(parts(text))
+        assert "".join(got) == text
+        assert all(0 < len(part) <= 10 for part in got) or text == ""
+    assert list(parts("one two three four five")) == ["one two", " three", " four five"]
+
+
+BOMBS = """
+import resource, sys
+from sympformer.data import text
+from sympformer.errors import InputError
+text.LONGEST = 1 << 22
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (56 << 20),) * 2)
+for path in map(text.Path, sys.argv[1:]):
+    try:
+        print(path.name, len(list(text.Text(path).documents())))
+    except InputError as error:
+        print(path.name, "more than" in str(error))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory")
+def test_bombs_are_unpacked_in_bounded_memory(tmp_path):
+    """64 MiB of one letter, and of blank lines, in a process that may take 56."""
+    expected = []
+    for content in ("a", "\n"):
+        bomb = content.encode() * (1 << 26)
+        fast = {".gz": gzip.compress(bomb, 1), ".zst": zstandard.compress(bomb, 1)}
+        for suffix, packed in {**fast, ".xz": lzma.compress(bomb, preset=0)}.items():
+            name = f"{ord(content)}.txt{suffix}"
+            (tmp_path / name).write_bytes(packed)
+            expected.append(f"{name} True")
+    names = [str(tmp_path / line.split()[0]) for line in expected]
+    done = subprocess.run([sys.executable, "-c", BOMBS, *names], capture_output=True, text=True)
+    assert done.stdout.splitlines() == expected, done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_can_be_read_only_once_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
+    os.mkfifo("pipe.txt")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.txt")
+        cases = {"pipe.txt": "a pipe", "socket.txt": "a socket", "/dev/zero": "a device"}
+        for path, kind in cases.items():
+            with pytest.raises(InputError, match=rf"{path} is {kind}.*a file first"):
+                Text(Path(path))
+    with pytest.raises(InputError, match=r"(pipe|socket)\.txt is a"):
+        Text(tmp_path)
+
+
+def test_a_link_to_nothing_is_no_text_that_may_be_left_out(tmp_path):
+    write(tmp_path / "a.txt")
+    (tmp_path / "b.txt").symlink_to(tmp_path / "absent")
+    with pytest.raises(InputError, match=r"b\.txt"):
+        Text(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.parquet", "a Parquet table"),
+        ("a.jsonl", "JSON lines"),
+        ("a.jsonl.zst", "JSON lines"),
+        ("a.JSON", "JSON"),
+        ("a.txt.bz2", "packed with bzip2"),
+        ("a.zip", "a zip archive"),
+        ("a.7z", "a 7z archive"),
+        ("a.tar.gz", "a tar archive"),
+    ],
+)
+def test_other_files_are_named_for_what_they_are(tmp_path, name, kind):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match=rf"{name} is {kind}: give plain text"):
+        Text(tmp_path / name)
+    if ".txt" not in name:
+        with pytest.raises(InputError, match=rf"no \.txt.*, but {kind}"):
+            Text(tmp_path)
+    write(tmp_path / "b.txt")
+    if ".txt" in name:
+        with pytest.raises(InputError, match=f"{name} is {kind}"):
+            Text(tmp_path)
+    else:
+        assert read(tmp_path) == STORIES
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (gzip.compress(b"a"), "packed with gzip, but not named .gz"),
+        (lzma.compress(b"a"), "packed with xz, but not named .xz"),
+        (bz2.compress(b"a"), "packed with bzip2"),
+        (b"PAR1\x15\0", "a Parquet table"),
+        (b"PK\x03\x04abc", "a zip archive"),
+    ],
+)
+def test_and_so_are_files_with_the_ending_of_a_text(tmp_path, content, kind):
+    (tmp_path / "a.txt").write_bytes(content)
+    (tmp_path / "b.txt.zst").write_bytes(zstandard.compress(content))
+    for name in ("a.txt", "b.txt.zst"):
+        with pytest.raises(InputError, match=f"{name} is {kind}"):
+            read(tmp_path / name)
+
+
+def test_names_that_only_look_like_other_files(tmp_path):
+    for name in ("a.json.txt", "v1.json.notes", "readme.md", "BZh"):
+        assert read(write(tmp_path / name)) == STORIES
+    assert read(write(tmp_path / "b.txt", "BZh and PAR1 are words")) == ["BZh and PAR1 are words"]
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])

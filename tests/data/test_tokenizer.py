@@ -4,7 +4,7 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import models, pre_tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 
 from sympformer.data import tokenizer as module
 from sympformer.data.tokenizer import (
@@ -66,15 +66,25 @@ def test_bpe_is_as_large_as_its_text_allows():
     assert 257 < train_bpe(["aa aa bb"], 1000).vocab_size < 270
 
 
+def test_words_that_nobody_wrote_are_learned_in_parts():
+    """Learning takes quadratic time in the length of a word."""
+    words = module._short_words("one two " + "a" * 1500 + " three" + "\n" * 600)
+    assert [len(word) for word in words] == [8 + 512, 512, 476 + 6 + 512, 88]
+    assert "".join(module._short_words("one two")) == "one two"
+    assert train_bpe(["ab" * 10_000], 300).encode("ab" * 128) != []
+
+
 def test_bpe_is_the_same_every_time_and_its_digest_follows_it():
     assert train_bpe(TEXTS, 280).digest == BPE.digest
     assert train_bpe(TEXTS, 279).digest != BPE.digest
     assert train_bpe(TEXTS[:-1] + ["other words"] * 30, 280).digest != BPE.digest
 
 
-def test_bpe_too_small():
+def test_bpe_too_small_or_too_large():
     with pytest.raises(InputError, match="bpe:257"):
         train_bpe(TEXTS, 256)
+    with pytest.raises(InputError, match="too large"):
+        train_bpe(TEXTS, 10**9)
 
 
 @pytest.mark.parametrize("name", ["byte", "fables"])
@@ -131,13 +141,57 @@ def test_settings_of_a_foreign_tokenizer_neither_cut_nor_add():
     assert (tokenizer.vocab_size, tokenizer.eos) == (8, 7)
 
 
+def foreign(kind, unknown="[UNK]"):
+    """Tokenizers that know the end of a text as a word of their own."""
+    end = "<|endoftext|>"
+    words = {"a": 0, "b": 1, end: 2, "[UNK]": 3}
+    if kind == "Unigram":
+        scores = [("[UNK]", 0.0), (end, -1.0), ("▁a", -2.0), ("a", -3.0), ("▁", -3.0), ("b", -3.0)]
+        made = tokenizers.Tokenizer(models.Unigram(scores, 0))
+        made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+        return made
+    model = models.WordPiece if kind == "WordPiece" else models.WordLevel
+    made = tokenizers.Tokenizer(model(words, unk_token=unknown))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if kind == "added":
+        made.add_tokens([end])
+    return made
+
+
+@pytest.mark.parametrize("kind", ["WordLevel", "WordPiece", "Unigram", "added"])
+def test_the_words_for_the_end_of_a_text_are_words(kind):
+    tokenizer = SubwordTokenizer(foreign(kind).to_str())
+    for text in ("a b <|endoftext|> a", "<|endoftext|>", "a<|endoftext|>b"):
+        ids = tokenizer.encode(text)
+        assert ids
+        assert tokenizer.eos not in ids
+        batch = tokenizer.encode_batch(["a", text, "b"])
+        assert batch == [tokenizer.encode("a"), ids, tokenizer.encode("b")]
+    assert tokenizer.decode([*tokenizer.encode("a"), tokenizer.eos]).endswith("<|endoftext|>")
+
+
+def test_unknown_words_are_never_the_end_of_a_text():
+    tokenizer = SubwordTokenizer(foreign("WordLevel", unknown="<|endoftext|>").to_str())
+    assert tokenizer.encode("a b") == [0, 1]
+    for text in ("a c", "<|endoftext|>"):
+        with pytest.raises(InputError, match=r"cannot encode|does not know"):
+            tokenizer.encode(text)
+
+
+def test_what_a_tokenizer_cannot_encode():
+    tokenizer = SubwordTokenizer(foreign("WordLevel", unknown="absent").to_str())
+    for text in ("c", "\udcff"):
+        with pytest.raises(InputError, match="cannot encode"):
+            tokenizer.encode(text)
+
+
 def test_what_is_no_tokenizer(tmp_path):
     with pytest.raises(InputError, match=r"no tokenizer 'gtp2': give byte, fables"):
         load_tokenizer("gtp2")
     with pytest.raises(InputError, match="no tokenizer"):
         load_tokenizer(tmp_path)
     path = tmp_path / "tokenizer.json"
-    for content in ("", "{", "[]", "{}", BPE.serialized[:-100], '{"sympformer": []}'):
+    for content in ("", "{", "[]", "{}", "[" * 10**5, BPE.serialized[:-100], '{"sympformer": []}'):
         path.write_text(content)
         with pytest.raises(InputError, match=r"tokenizer\.json"):
             load_tokenizer(tmp_path)

@@ -144,7 +144,6 @@ def test_many_gradients_of_one_pass(name):
                 torch.testing.assert_close(got[i], want)
 
 
-@pytest.mark.xfail(strict=True, reason="the check of ids reads them back, which a map refuses")
 @pytest.mark.parametrize("name", ["gpt", "symp-r2", "linear-symp-r2"])
 def test_gradients_of_every_text(name):
     problem = Problem(name, targets=False)

@@ -14,6 +14,7 @@ from sympformer.commands.data import prepare
 from sympformer.commands.options import Flat, Set, Size, overrides
 from sympformer.data import Corpus, valid_blocks
 from sympformer.model import ModelConfig
+from sympformer.model.text import continue_texts, stream_text
 from sympformer.train import (
     DataConfig,
     Progress,
@@ -24,7 +25,6 @@ from sympformer.train import (
     train,
 )
 from sympformer.train.folder import RunFolder
-from sympformer.train.sample import continue_texts, stream_text
 
 
 @dataclass(frozen=True)

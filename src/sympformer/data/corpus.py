@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -55,17 +57,18 @@ def from_text(
     Validation is `valid_text` or, without it, each document with probability `valid_fraction`, by
     a hash of the document. `tokenizer` is `bpe:SIZE`, learned from the training documents, or
     anything that `load_tokenizer` knows. `cache` defaults to $SYMPFORMER_CACHE, else to
-    ~/.cache/sympformer. Progress is shown on a terminal unless `quiet`.
+    ~/.cache/sympformer; what is damaged there is prepared again. Progress is shown on a terminal
+    unless `quiet`.
 
     Raises:
         InputError: a text cannot be read, no document is left for one of the splits, there is no
-            such tokenizer, or the cache is damaged or cannot be written.
+            such tokenizer, or the cache cannot be written.
     """
     valid = None if valid_text is None else Text(Path(valid_text), separator)
     source = Source(Text(Path(text), separator), valid, valid_fraction)
     made_from = source.made_from()
     root = cache_folder(cache)
-    if bpe := re.fullmatch(r"bpe:(\d+)", str(tokenizer)):
+    if bpe := re.fullmatch(r"bpe:([0-9]{1,18})", str(tokenizer)):
         chosen = _learned_bpe(source, made_from, int(bpe[1]), root, quiet)
     else:
         chosen = load_tokenizer(tokenizer)
@@ -76,7 +79,7 @@ def from_text(
         source.require_documents(train.documents, valid.documents)
         return train, valid
 
-    return _prepared(root, source.train.name, made_from, chosen, fill)
+    return _prepared(root, source.train.name, made_from, chosen, fill, quiet)
 
 
 def fables(
@@ -91,7 +94,7 @@ def fables(
     `cache` and `quiet` are those of `from_text`.
 
     Raises:
-        InputError: a stream would be empty, or the cache is damaged or cannot be written.
+        InputError: a stream would be empty, or the cache has no room or cannot be written.
     """
     if min(train_tokens, valid_tokens) < 1:
         raise InputError("train_tokens and valid_tokens must be at least 1")
@@ -105,10 +108,11 @@ def fables(
             return writer.split
 
     def fill(folder: Path) -> tuple[Split, Split]:
+        _require_room(folder, train_tokens + valid_tokens)
         with Console(stderr=True, quiet=quiet).status("generating the fables"):
             train = stream(train_tokens, seed=2 * seed)
             valid = stream(valid_tokens, seed=2 * seed + 1, with_floor=True)
-        np.asarray(valid.floor, packing.FLOOR).tofile(folder / "floor.bin")
+        (folder / "floor.bin").write_bytes(np.asarray(valid.floor, packing.FLOOR).tobytes())
         return write(folder / "train.bin", train.tokens), write(folder / "valid.bin", valid.tokens)
 
     rules = files("sympformer.data").joinpath("fables.txt").read_bytes()
@@ -118,7 +122,7 @@ def fables(
         "train_tokens": train_tokens,
         "valid_tokens": valid_tokens,
     }
-    return _prepared(cache_folder(cache), "fables", made_from, tokenizer, fill)
+    return _prepared(cache_folder(cache), "fables", made_from, tokenizer, fill, quiet)
 
 
 def load(folder: str | os.PathLike[str]) -> Corpus:
@@ -169,18 +173,29 @@ def preview(corpus: Corpus, tokens: int = 200) -> str:
 
 
 def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
-    """Where corpora are kept: `cache`, else $SYMPFORMER_CACHE, else ~/.cache/sympformer."""
+    """Where corpora are kept: `cache`, else $SYMPFORMER_CACHE, else ~/.cache/sympformer.
+
+    Raises:
+        InputError: the user has no home folder.
+    """
     chosen = cache or os.environ.get("SYMPFORMER_CACHE") or Path("~/.cache/sympformer")
-    return Path(chosen).expanduser()
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"no folder for prepared texts ({error}): set SYMPFORMER_CACHE") from None
 
 
 def _learned_bpe(
     source: Source, made_from: dict[str, Any], vocab_size: int, root: Path, quiet: bool
 ) -> Tokenizer:
     folder = root / f"bpe-{vocab_size}-{_key(made_from)}"
-    if not (folder / "tokenizer.json").exists():
-        label = None if quiet else f"learning bpe:{vocab_size}"
-        save_tokenizer(train_bpe(source.training_documents(label), vocab_size), folder)
+    if (folder / "tokenizer.json").exists():
+        try:
+            return load_tokenizer(folder)
+        except InputError as error:
+            _tell(f"{error}: it is learned again", quiet)
+    label = None if quiet else f"learning bpe:{vocab_size}"
+    save_tokenizer(train_bpe(source.training_documents(label), vocab_size), folder)
     return load_tokenizer(folder)
 
 
@@ -190,25 +205,46 @@ def _prepared(
     made_from: dict[str, Any],
     tokenizer: Tokenizer,
     fill: Callable[[Path], tuple[Split, Split]],
+    quiet: bool,
 ) -> Corpus:
     """The corpus of this origin and tokenizer from the cache, where `fill` puts it if it is new."""
     folder = root / f"{name}-{_key([packing.FORMAT, made_from, tokenizer.digest])}"
-    if not folder.exists():
-        with packing.whole_folder(folder) as partial:
-            train, valid = fill(partial)
-            save_tokenizer(tokenizer, partial)
-            floor = partial / "floor.bin"
-            manifest = Manifest(
-                name=name,
-                made_from=made_from,
-                tokenizer=tokenizer.digest,
-                dtype=packing.token_dtype(tokenizer.vocab_size).str,
-                floor=file_sha256(floor) if floor.exists() else None,
-                train=train,
-                valid=valid,
-            )
-            packing.write_manifest(manifest, partial)
+    if folder.exists():
+        try:
+            return load(folder)
+        except InputError as error:
+            _tell(f"{error}: that is done now", quiet)
+            packing.discard(folder)
+    with packing.whole_folder(folder) as partial:
+        train, valid = fill(partial)
+        save_tokenizer(tokenizer, partial)
+        floor = partial / "floor.bin"
+        manifest = Manifest(
+            name=name,
+            made_from=made_from,
+            tokenizer=tokenizer.digest,
+            dtype=packing.token_dtype(tokenizer.vocab_size).str,
+            floor=file_sha256(floor) if floor.exists() else None,
+            train=train,
+            valid=valid,
+        )
+        packing.write_manifest(manifest, partial)
     return load(folder)
+
+
+def _require_room(folder: Path, tokens: int) -> None:
+    """Refuse streams that the disk has no room for, before hours are spent on them."""
+    room = shutil.disk_usage(folder).free // packing.token_dtype(1).itemsize
+    if tokens > room:
+        raise InputError(
+            f"{folder.parent} has room for {room:,} tokens, not for {tokens:,}: ask for fewer "
+            "train_tokens and valid_tokens"
+        )
+
+
+def _tell(line: str, quiet: bool) -> None:
+    if not quiet:
+        print(f"sympformer: {line}", file=sys.stderr)
 
 
 def _key(value: Any) -> str:

@@ -22,7 +22,7 @@ class Loader:
     Iterating gives (inputs, targets), int64, each of shape (batch_size, block_size).
 
     Raises:
-        InputError: the stream is shorter than one block.
+        InputError: the stream is shorter than one block, or `seed` is negative.
     """
 
     def __init__(
@@ -35,6 +35,8 @@ class Loader:
         world_size: int = 1,
     ) -> None:
         _require_block(tokens, block_size)
+        if seed < 0:
+            raise InputError(f"the data seed must not be negative, but is {seed}")
         self.tokens = tokens
         self.block_size = block_size
         self.batch_size = batch_size

@@ -7,32 +7,32 @@ It is filled under another name and renamed, so a folder with the final name is 
 
 import hashlib
 import json
-import os
+import secrets
 import shutil
-import tempfile
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from sympformer.data.source import Document
-from sympformer.data.text import file_sha256
+from sympformer.data.text import file_sha256, parts
 from sympformer.data.tokenizer import Tokenizer, encode_batch, load_tokenizer
 from sympformer.errors import InputError
-from sympformer.files import atomic
+from sympformer.files import Held, abandoned, atomic, reason, sync_file, sync_folder
 
-FORMAT = 1
+FORMAT = 2
 FLOOR = np.dtype("<f4")
 
 _MANIFEST = "manifest.json"
 _PARTIAL = ".partial"
 _BATCH_CHARACTERS = 1 << 20
-_ABANDONED_SECONDS = 24 * 3600
+_FILES = {"train.bin", "valid.bin", "floor.bin", "tokenizer.json", _MANIFEST}
+_MARK = ".sympformer"
+_OURS = "sympformer is preparing a text in this folder; delete it if none is running\n"
 
 
 @dataclass(frozen=True)
@@ -103,29 +103,50 @@ def token_dtype(vocab_size: int) -> np.dtype:
 
 
 def pack(documents: Iterable[Document], tokenizer: Tokenizer, folder: Path) -> tuple[Split, Split]:
-    """Encode documents into `train.bin` and `valid.bin`, each closed by `tokenizer.eos`."""
+    """Encode documents into `train.bin` and `valid.bin`, each closed by `tokenizer.eos`.
+
+    Raises:
+        InputError: the tokenizer cannot encode a document, or takes a part of it for its end.
+    """
     dtype = token_dtype(tokenizer.vocab_size)
     with (
         SplitWriter(folder / "train.bin", dtype) as train,
         SplitWriter(folder / "valid.bin", dtype) as valid,
     ):
         for batch in _batches(documents):
-            encoded = encode_batch(tokenizer, [document.text for document in batch])
-            for document, tokens in zip(batch, encoded, strict=True):
-                writer = valid if document.held_out else train
-                writer.append([*tokens, tokenizer.eos], 1, len(document.text.encode()))
+            encoded = encode_batch(tokenizer, [piece.text for piece in batch])
+            for piece, tokens in zip(batch, encoded, strict=True):
+                if tokenizer.eos in tokens:
+                    raise InputError(
+                        f"the tokenizer {tokenizer.name} takes a part of a document for its end: "
+                        "choose another one"
+                    )
+                end = [tokenizer.eos] if piece.last else []
+                writer = valid if piece.held_out else train
+                writer.append([*tokens, *end], int(piece.last), len(piece.text.encode()))
         return train.split, valid.split
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
+class _Piece(NamedTuple):
+    """A document, or a part of a long one."""
+
+    text: str
+    held_out: bool
+    last: bool
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[_Piece]]:
+    batch: list[_Piece] = []
     characters = 0
     for document in documents:
-        batch.append(document)
-        characters += len(document.text)
-        if characters >= _BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
+        left = len(document.text)
+        for text in parts(document.text):
+            left -= len(text)
+            batch.append(_Piece(text, document.held_out, last=left == 0))
+            characters += len(text)
+            if characters >= _BATCH_CHARACTERS:
+                yield batch
+                batch, characters = [], 0
     yield batch
 
 
@@ -149,7 +170,7 @@ def read_manifest(folder: Path) -> Manifest:
         np.dtype(fields["dtype"])
         train, valid = Split(**fields.pop("train")), Split(**fields.pop("valid"))
         return Manifest(**fields, train=train, valid=valid)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"cannot use {path} ({error}): {_remedy(folder)}") from None
 
 
@@ -191,32 +212,58 @@ def _remedy(folder: Path) -> str:
 def whole_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `target`; rename it to `target` if the block succeeds.
 
-    When another process makes `target` first, its folder stays and ours is dropped.
+    When another process makes `target` first, its folder stays and ours is dropped. What killed
+    processes left is deleted: folders that hold our mark and whose maker is dead, nothing else.
 
     Raises:
         InputError: the folder or a file in it cannot be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _drop_abandoned(target.parent)
-        partial = Path(
-            tempfile.mkdtemp(dir=target.parent, prefix=f"{target.name}.", suffix=_PARTIAL)
-        )
-        try:
+        _clear(target.parent)
+        with _temporary(target) as (partial, mark):
             yield partial
-            _force_to_disk(partial)
-            partial.chmod(0o755)
+            for path in partial.iterdir():
+                sync_file(path)
+            mark.delete()
+            sync_folder(partial)
             _rename(partial, target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        sync_folder(target.parent)
     except OSError as error:
-        raise InputError(f"cannot write to {target.parent}: {error.strerror}") from None
+        raise InputError(f"cannot write to {target.parent}: {reason(error)}") from None
 
 
-def _force_to_disk(folder: Path) -> None:
-    for path in folder.iterdir():
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
+def discard(entry: Path) -> None:
+    """Delete a packed folder, damaged or not, in one step for all who look at it.
+
+    Raises:
+        InputError: it is no folder of ours, or cannot be deleted.
+    """
+    try:
+        if entry.is_symlink() or not {path.name for path in entry.iterdir()} <= _FILES:
+            raise InputError(f"{entry} is no folder of prepared text: move it out of the way")
+        with _temporary(entry) as (partial, _):
+            entry.rename(partial / entry.name)
+    except FileNotFoundError:  # another process was faster
+        return
+    except OSError as error:
+        raise InputError(f"cannot delete {entry}: {reason(error)}") from None
+
+
+@contextmanager
+def _temporary(target: Path) -> Iterator[tuple[Path, Held]]:
+    """A folder beside `target` and the mark in it, by which it is known as ours; both go."""
+    partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}{_PARTIAL}")
+    partial.mkdir()
+    try:
+        mark = Held(partial / _MARK)
+        try:
+            mark.path.write_text(_OURS, encoding="utf-8")
+            yield partial, mark
+        finally:
+            mark.delete()
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _rename(partial: Path, target: Path) -> None:
@@ -227,10 +274,12 @@ def _rename(partial: Path, target: Path) -> None:
             raise
 
 
-def _drop_abandoned(cache: Path) -> None:
-    """Remove what killed preparations left behind."""
+def _clear(cache: Path) -> None:
+    """Delete what killed preparations left behind."""
     for partial in cache.glob(f"*{_PARTIAL}"):
-        with suppress(FileNotFoundError):  # its owner has just finished
-            written = max(path.stat().st_mtime for path in (partial, *partial.iterdir()))
-            if time.time() - written > _ABANDONED_SECONDS:
+        mark = partial / _MARK
+        with suppress(OSError, UnicodeDecodeError):
+            if partial.is_symlink() or mark.is_symlink() or not mark.is_file():
+                continue
+            if mark.read_text(encoding="utf-8") == _OURS and abandoned(mark):
                 shutil.rmtree(partial, ignore_errors=True)

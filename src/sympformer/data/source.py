@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sympformer.data.text import Text
+from sympformer.data.text import Text, parts
 from sympformer.errors import InputError
+
+_HASH_CHARACTERS = 1 << 20
 
 
 class Document(NamedTuple):
@@ -48,8 +50,10 @@ class Source:
             yield from (Document(text, held_out=True) for text in self.valid.documents(label))
 
     def training_documents(self, label: str | None = None) -> Iterator[str]:
-        """The text of every document that is not held out."""
-        return (document.text for document in self.documents(label) if not document.held_out)
+        """The text of every document that is not held out, long ones in parts."""
+        for document in self.documents(label):
+            if not document.held_out:
+                yield from parts(document.text)
 
     def require_documents(self, train: int, valid: int) -> None:
         """Refuse a text that leaves no document for one of the two.
@@ -73,5 +77,7 @@ class Source:
 
 def _falls_below(text: str, fraction: float) -> bool:
     """A fixed draw for each text, so that equal documents never end up on both sides."""
-    number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
-    return number < fraction * 2**64
+    total = hashlib.blake2b(digest_size=8)
+    for start in range(0, len(text), _HASH_CHARACTERS):
+        total.update(text[start : start + _HASH_CHARACTERS].encode())
+    return int.from_bytes(total.digest()) < fraction * 2**64

@@ -3,12 +3,10 @@
 import codecs
 import hashlib
 import io
-import lzma
-import zlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -20,22 +18,19 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from sympformer.data.unpack import is_folder, other_kind, pieces, refusal
 from sympformer.errors import InputError
+from sympformer.files import reason
 
 SEPARATOR = "<|endoftext|>"
 SUFFIXES = (".txt", ".txt.gz", ".txt.xz", ".txt.zst")
 
-_READ_BYTES = 1 << 20
+LONGEST = 1 << 27
+"""Characters of the longest document that is read: it is held in memory, several times over."""
 
-
-class Decompressor(Protocol):
-    """What zlib, lzma and zstandard have in common."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, /) -> bytes: ...
+_PACK_LINES = 1 << 16
+_PART = 1 << 22
+_BETWEEN_WORDS = re.compile(r"(?<=\S) (?=\S)")
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,8 @@ class Text:
     line), and with its file. Line ends are unified; documents of white space alone are skipped.
 
     Raises:
-        InputError: there is nothing to read at `path`, or `separator` is more than one line.
+        InputError: there is nothing to read at `path`, it is neither text nor a folder of text, or
+            `separator` is more than one line.
     """
 
     path: Path
@@ -55,8 +51,7 @@ class Text:
     def __post_init__(self) -> None:
         if "\n" in self.separator:
             raise InputError("the separator is one whole line; for blank lines give ''")
-        if not self.files():
-            raise InputError(f"no {', '.join(SUFFIXES)} file below {self.path}")
+        self.files()
 
     @property
     def name(self) -> str:
@@ -65,12 +60,23 @@ class Text:
 
     def files(self) -> list[Path]:
         """The files, in the order in which they are read."""
-        if self.path.is_dir():
-            found = self.path.rglob("*.txt*")
-            return sorted(f for f in found if f.name.endswith(SUFFIXES) and f.is_file())
-        if not self.path.exists():
-            raise InputError(f"no text at {self.path}: no such file or folder")
-        return [self.path]
+        if not is_folder(self.path):
+            if kind := other_kind(self.path):
+                raise refusal(self.path, kind)
+            return [self.path]
+        found = [file for file in sorted(self.path.rglob("*.txt*")) if not file.is_dir()]
+        for file in found:
+            kind = other_kind(file)
+            if kind and kind.startswith("packed"):
+                raise refusal(file, kind)
+        files = [file for file in found if file.name.endswith(SUFFIXES)]
+        for file in files:
+            is_folder(file)  # refuses what is neither file nor folder
+        if not files:
+            others = sorted({kind for file in self.path.rglob("*") if (kind := other_kind(file))})
+            there = f", but {', '.join(others)}" if others else ""
+            raise InputError(f"no {', '.join(SUFFIXES)} file below {self.path}{there}")
+        return files
 
     def sha256(self) -> str:
         """Hash of the files as stored; their names do not count."""
@@ -83,7 +89,8 @@ class Text:
         """Every document, in order; with a `label`, progress is shown on a terminal's stderr.
 
         Raises:
-            InputError: a file is not UTF-8 or cannot be unpacked.
+            InputError: a file is not UTF-8, cannot be unpacked, or has a document of more than
+                `LONGEST` characters.
         """
         files = self.files()
         with _progress(label) as progress:
@@ -92,6 +99,21 @@ class Text:
                 yield from _documents(
                     path, self.separator, lambda count: progress.advance(task, count)
                 )
+
+
+def parts(text: str) -> Iterator[str]:
+    """A document in parts of about 4 Mi characters, to be encoded one after another.
+
+    They are cut before a space between two words, where tokenizers that split at white space
+    cut too: their tokens stay those of the whole. Where there is none they are cut anywhere.
+    """
+    start = 0
+    while len(text) - start > _PART:
+        space = _BETWEEN_WORDS.search(text, start + _PART // 2, start + _PART)
+        end = space.start() if space else start + _PART
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
 def file_sha256(path: Path) -> str:
@@ -104,7 +126,7 @@ def file_sha256(path: Path) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        raise InputError(f"cannot read {path}: {reason(error)}") from None
 
 
 def _progress(label: str | None) -> Progress:
@@ -122,80 +144,74 @@ def _progress(label: str | None) -> Progress:
 
 
 def _documents(path: Path, separator: str, advance: Callable[[int], None]) -> Iterator[str]:
-    utf8 = codecs.getincrementaldecoder("utf-8-sig")()
-    decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
     end = separator.strip()
-    document: list[str] = []
-    rest = ""
-    try:
-        for chunk in _chunks(path, advance):
-            *lines, rest = (rest + decoder.decode(chunk)).split("\n")
-            for line in lines:
-                if line.strip() == end:
-                    yield from _unless_blank(document)
-                    document = []
-                else:
-                    document.append(line)
-        rest += decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        raise InputError(
-            f"{path} is not UTF-8 text: convert it first, for example with iconv"
-        ) from None
+    document, line = _Lines(path), []
+    for text in _decoded(path, advance):
+        first, *lines = text.split("\n")
+        line.append(first)
+        document.grow(len(text))
+        for following in lines:
+            whole = "".join(line)
+            if whole.strip() == end:
+                yield from document.close()
+            else:
+                document.append(whole)
+            line = [following]
+    rest = "".join(line)
     if rest and rest.strip() != end:
         document.append(rest)
-    yield from _unless_blank(document)
+    yield from document.close()
 
 
-def _unless_blank(lines: list[str]) -> Iterator[str]:
-    if any(line and not line.isspace() for line in lines):
-        yield "\n".join(lines)
+class _Lines:
+    """The lines of the document that is being read, in about as much memory as their text."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._blocks: list[str] = []
+        self._lines: list[str] = []
+        self._characters = 0
+
+    def grow(self, characters: int) -> None:
+        """Count characters, some of which may belong to the document before or after."""
+        self._characters += characters
+        if self._characters > LONGEST:
+            raise InputError(
+                f"{self._path} has a document of more than {LONGEST >> 20} Mi characters: give the "
+                "separator with which documents end in it"
+            )
+
+    def append(self, line: str) -> None:
+        """Add a line."""
+        self._lines.append(line)
+        if len(self._lines) == _PACK_LINES:  # a line of a few characters takes 50 bytes and more
+            self._blocks.append("\n".join(self._lines))
+            self._lines = []
+
+    def close(self) -> Iterator[str]:
+        """The document, unless it is blank; then start another."""
+        text = "\n".join(self._blocks + self._lines)
+        self._blocks, self._lines, self._characters = [], [], 0
+        if text and not text.isspace():
+            yield text
 
 
-def _chunks(path: Path, advance: Callable[[int], None]) -> Iterator[bytes]:
-    """Unpacked bytes of a file.
-
-    One loop for all formats, because zstandard's own reader takes a truncated file for a whole one.
-    """
-    new_decompressor, unpack_error = _format(path)
+def _decoded(path: Path, advance: Callable[[int], None]) -> Iterator[str]:
+    """The text of a file, line ends unified and without a byte order mark."""
+    utf8 = codecs.getincrementaldecoder("utf-8")()
+    lines = io.IncrementalNewlineDecoder(utf8, translate=True)
+    read, start = 0, True
     try:
-        with open(path, "rb") as file:
-            stream = new_decompressor()
-            while chunk := file.read(_READ_BYTES):
-                advance(len(chunk))
-                while chunk:
-                    if stream.eof:  # a file may be several archives, one after another
-                        stream = new_decompressor()
-                    yield stream.decompress(chunk)
-                    chunk = stream.unused_data
-            if not stream.eof:
-                raise EOFError("it ends in the middle")
-    except (EOFError, OSError, unpack_error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"cannot read {path}: {reason}") from None
-
-
-class _Plain:
-    """A file that is not packed."""
-
-    eof = True
-    unused_data = b""
-
-    def decompress(self, data: bytes, /) -> bytes:
-        return data
-
-
-def _format(path: Path) -> tuple[Callable[[], Decompressor], type[Exception]]:
-    """How to unpack a file and the error that a damaged one raises."""
-    match path.suffix:
-        case ".gz":
-            return lambda: zlib.decompressobj(wbits=31), zlib.error
-        case ".xz":
-            return lzma.LZMADecompressor, lzma.LZMAError
-        case ".zst":
-            try:
-                import zstandard
-            except ImportError:
-                raise InputError(f"{path} needs zstandard: pip install 'sympformer[zst]'") from None
-            return lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError
-        case _:
-            return _Plain, EOFError
+        for piece in pieces(path, advance):
+            read += len(piece)
+            text = lines.decode(piece)
+            if start and text:
+                text, start = text.removeprefix("\ufeff"), False
+            yield text
+        yield lines.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        at = read - len(error.object) + error.start
+        raise InputError(
+            f"{path} is not UTF-8 text: 0x{error.object[error.start]:02x} at byte {at:,} (counted "
+            "from 0, unpacked); convert it first, for example with iconv"
+        ) from None

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +19,8 @@ from sympformer.files import atomic
 FILE = "tokenizer.json"
 END_OF_TEXT = "<|endoftext|>"
 
+_LARGEST = 1 << 20
+_LONG_WORD = re.compile(r"\S{512}|\s{512}")
 _ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
 
 
@@ -73,27 +77,66 @@ class SubwordTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         vocabulary = self._tokenizer.get_vocab()
-        ends = [vocabulary[end] for end in _ENDS if end in vocabulary]
-        if not ends:
+        self._end = next((end for end in _ENDS if end in vocabulary), None)
+        if self._end is None:
             raise InputError(f"the tokenizer has no token that ends a text: add {END_OF_TEXT}")
         self.serialized = serialized
-        self.eos = ends[0]
+        self.eos = vocabulary[self._end]
         self.vocab_size = max(vocabulary.values()) + 1
         self.name = f"{type(self._tokenizer.model).__name__.lower()}:{self.vocab_size}"
         self.digest = hashlib.sha256(serialized.encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        """Tokens of a text, which never hold `eos`.
+
+        Raises:
+            InputError: the tokenizer has no tokens for it, or only that which ends a document.
+        """
+        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens of many texts, encoded in parallel."""
-        batch = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in batch]
+        """Tokens of many texts, encoded in parallel; see `encode`."""
+        encoded = _encode(self._tokenizer, texts)
+        for number, ids in enumerate(encoded):
+            if self.eos in ids:  # the text holds the words for it, which end no document
+                encoded[number] = _encode(self._endless, [texts[number]])[0]
+                if self.eos in encoded[number]:
+                    raise InputError(
+                        f"the tokenizer {self.name} takes words that it does not know for the end "
+                        "of a text: give it a token for unknown words"
+                    )
+        return encoded
+
+    @cached_property
+    def _endless(self) -> tokenizers.Tokenizer:
+        """The same tokenizer, but the token that ends a document has another name."""
+        fields = json.loads(self._tokenizer.to_str())
+        model, end, other = fields["model"], self._end, f"\0{self._end}\0"
+        if isinstance(model["vocab"], dict):
+            model["vocab"] = {
+                other if w == end else w: number for w, number in model["vocab"].items()
+            }
+        else:
+            model["vocab"] = [[other if w == end else w, score] for w, score in model["vocab"]]
+        if "merges" in model:
+            model["merges"] = [pair for pair in model["merges"] if "".join(pair) != end]
+        for token in fields["added_tokens"]:
+            token["content"] = other if token["content"] == end else token["content"]
+        endless = tokenizers.Tokenizer.from_str(json.dumps(fields))
+        endless.encode_special_tokens = True
+        return endless
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the tokens, ends of documents included."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+
+def _encode(tokenizer: tokenizers.Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    try:
+        batch = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    except Exception as error:  # the library raises nothing more precise
+        raise InputError(f"the tokenizer cannot encode the text: {error}") from None
+    return [encoding.ids for encoding in batch]
 
 
 _BUILT_IN = {"byte": ByteTokenizer, "fables": FablesTokenizer}
@@ -113,10 +156,12 @@ def train_bpe(documents: Iterable[str], vocab_size: int) -> SubwordTokenizer:
     `vocab_size` or as the text has.
 
     Raises:
-        InputError: `vocab_size` is below 257.
+        InputError: `vocab_size` is below 257 or above 2^20.
     """
     if vocab_size < 257:
         raise InputError(f"bpe:{vocab_size} is too small: 256 bytes and an end need bpe:257")
+    if vocab_size > _LARGEST:
+        raise InputError(f"bpe:{vocab_size} is too large: bpe:{_LARGEST} is the largest")
     tokenizer = _byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -124,8 +169,18 @@ def train_bpe(documents: Iterable[str], vocab_size: int) -> SubwordTokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(documents, trainer)
+    texts = (part for document in documents for part in _short_words(document))
+    tokenizer.train_from_iterator(texts, trainer)
     return SubwordTokenizer(tokenizer.to_str())
+
+
+def _short_words(text: str) -> Iterator[str]:
+    """A text, cut in words that nobody wrote: learning takes quadratic time in a word's length."""
+    start = 0
+    for word in _LONG_WORD.finditer(text):
+        yield text[start : word.end()]
+        start = word.end()
+    yield text[start:]
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: str | os.PathLike[str]) -> None:
@@ -168,7 +223,7 @@ def _read(path: Path) -> Tokenizer:
     try:
         content = path.read_text(encoding="utf-8")
         fields = json.loads(content)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read the tokenizer {path}: {error}") from None
     if not (isinstance(fields, dict) and "sympformer" in fields):
         try:

@@ -9,6 +9,7 @@ from sympformer.compiler import compile_step, require_compiler
 from sympformer.errors import InputError
 from sympformer.model.cache import Cache
 from sympformer.model.config import ModelConfig
+from sympformer.model.sampling import require_sampling, sample
 
 
 class Decoder(nn.Module):
@@ -26,6 +27,7 @@ class Decoder(nn.Module):
         *,
         attention_mask: Tensor | None = None,
         stop: int | None = None,
+        vocab_size: int | None = None,
         compile: bool = False,
     ) -> Tensor:
         """Continue prompts with cached decoding, one token at a time.
@@ -37,12 +39,15 @@ class Decoder(nn.Module):
         Args:
             tokens: prompt ids `(B, T)`, `T ≥ 1`.
             max_new_tokens: how many to add; prompt and new tokens must fit the block size.
-            temperature: 0 takes the most likely token; otherwise logits are divided by it.
-            top_k: sample among the k most likely tokens only.
+            temperature: 0, or next to it, takes the most likely token; otherwise logits are divided
+                by it.
+            top_k: sample among exactly the k most likely tokens.
             seed: makes sampling repeatable.
             attention_mask: what is a token and what padding on the left, `(B, T)`, bool or 0 and 1.
             stop: id that ends a row, as the end of a text does. Such a row is filled up with it;
                 when all rows have ended, generation does.
+            vocab_size: how many ids there are, where the model has more than its tokenizer (a
+                vocabulary rounded up); the others are never chosen.
             compile: make one graph of the step from token to token (`torch.compile`). That takes
                 up to a minute in every process, for one row and again for several; then a
                 processor decodes one row three to four times as fast.
@@ -52,7 +57,8 @@ class Decoder(nn.Module):
 
         Raises:
             InputError: an empty prompt, too many tokens, padding that is not on the left, or a
-                sampling option out of range; `compile` without a compiler.
+                sampling option out of range; `compile` without a compiler; predictions that are
+                not finite.
         """
         new = self.stream(
             tokens,
@@ -62,6 +68,7 @@ class Decoder(nn.Module):
             seed,
             attention_mask=attention_mask,
             stop=stop,
+            vocab_size=vocab_size,
             compile=compile,
         )
         return torch.cat([tokens, *new], dim=1)
@@ -76,13 +83,11 @@ class Decoder(nn.Module):
         *,
         attention_mask: Tensor | None = None,
         stop: int | None = None,
+        vocab_size: int | None = None,
         compile: bool = False,
     ) -> Iterator[Tensor]:
         """Yield the new ids of `generate` as they are made, one `(B, 1)` for each token."""
-        if temperature < 0:
-            raise InputError(f"temperature must be at least 0, not {temperature}")
-        if top_k is not None and top_k < 1:
-            raise InputError(f"top_k must be at least 1, not {top_k}")
+        require_sampling(temperature, top_k, seed, vocab_size)
         if max_new_tokens < 0:
             raise InputError(f"max_new_tokens must be at least 0, not {max_new_tokens}")
         if tokens.ndim != 2 or tokens.shape[1] == 0:
@@ -106,7 +111,7 @@ class Decoder(nn.Module):
         # The checks above speak when this is called, not when the first token is asked for.
         cache = Cache(padding=padding, capacity=length)
         step = _compiled_step if compile else _step
-        sampling = temperature, top_k, random
+        sampling = temperature, top_k, random, vocab_size
         return self._stream(tokens, max_new_tokens, cache, stop, step, sampling)
 
     def _stream(
@@ -116,7 +121,7 @@ class Decoder(nn.Module):
         cache: Cache,
         stop: int | None,
         step: "Step",
-        sampling: tuple[float, int | None, torch.Generator],
+        sampling: tuple[float, int | None, torch.Generator, int | None],
     ) -> Iterator[Tensor]:
         ended = torch.zeros_like(new[:, :1], dtype=torch.bool)
         for _ in range(max_new_tokens):
@@ -143,18 +148,6 @@ def _step(model: nn.Module, new: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
 
 def _compiled_step(model: nn.Module, new: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
     return compile_step(_step)(model, new, cache)
-
-
-def sample(
-    logits: Tensor, temperature: float, top_k: int | None, random: torch.Generator
-) -> Tensor:
-    """Choose one id a row, `(B, V)` to `(B, 1)`."""
-    if temperature == 0:
-        return logits.argmax(-1, keepdim=True)
-    if top_k is not None and top_k < logits.shape[-1]:
-        weakest = logits.topk(top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < weakest, float("-inf"))
-    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=random)
 
 
 def pad_left(prompts: Sequence[Sequence[int]], fill: int = 0) -> tuple[Tensor, Tensor]:

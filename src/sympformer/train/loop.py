@@ -14,12 +14,12 @@ from sympformer.compiler import compile_blocks, require_compiler
 from sympformer.data import Corpus, Loader, valid_blocks
 from sympformer.errors import InputError
 from sympformer.model import LanguageModel, build
+from sympformer.model.text import continue_text
 from sympformer.train.config import RunConfig
 from sympformer.train.engine import DivergenceError, Engine
 from sympformer.train.evaluate import Evaluation, evaluate
 from sympformer.train.folder import RunFolder
 from sympformer.train.progress import Progress
-from sympformer.train.sample import continue_text
 
 
 def train(

@@ -1,0 +1,206 @@
+"""The bytes of text files, packed or not, in pieces of bounded size; other files are named."""
+
+import lzma
+import os
+import stat
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sympformer.errors import InputError
+from sympformer.files import reason
+
+_READ_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 20
+_ZSTD_BYTES = 1 << 9
+"""Of input at a time: four bytes of it hold up to 128 KiB, and no option bounds the output."""
+_LZMA_MEMORY = 1 << 28
+
+_ENDINGS = {
+    ".7z": "a 7z archive",
+    ".arrow": "an Arrow table",
+    ".br": "packed with brotli",
+    ".bz2": "packed with bzip2",
+    ".json": "JSON",
+    ".jsonl": "JSON lines",
+    ".lz4": "packed with lz4",
+    ".lzma": "packed with lzma",
+    ".ndjson": "JSON lines",
+    ".parquet": "a Parquet table",
+    ".pdf": "a PDF",
+    ".rar": "a RAR archive",
+    ".tar": "a tar archive",
+    ".tgz": "a tar archive",
+    ".z": "packed with compress",
+    ".zip": "a zip archive",
+}
+_SIGNATURES = {
+    b"\x1f\x8b": "packed with gzip, but not named .gz",
+    b"\xfd7zXZ\0": "packed with xz, but not named .xz",
+    b"\x28\xb5\x2f\xfd": "packed with zstd, but not named .zst",
+    b"7z\xbc\xaf\x27\x1c": _ENDINGS[".7z"],
+    b"ARROW1\0\0": _ENDINGS[".arrow"],
+    **{b"BZh%d1AY&SY" % level: _ENDINGS[".bz2"] for level in range(1, 10)},
+    b"\x04\x22\x4d\x18": _ENDINGS[".lz4"],
+    b"PAR1\x15": _ENDINGS[".parquet"],
+    b"%PDF-": _ENDINGS[".pdf"],
+    b"Rar!\x1a": _ENDINGS[".rar"],
+    b"PK\x03\x04": _ENDINGS[".zip"],
+    b"\x89HDF\r\n": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy array",
+    b"SQLite format 3\0": "a database",
+}
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a text is a folder, or a file that can be read more than once.
+
+    Raises:
+        InputError: there is nothing, or something else: a pipe, a device, a socket.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise InputError(f"no text at {path}: no such file or folder") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {reason(error)}") from None
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise InputError(
+            f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'no file')}, and a text is read more than "
+            "once: write it to a file first"
+        )
+    return stat.S_ISDIR(mode)
+
+
+def other_kind(path: Path) -> str | None:
+    """What a file is by its endings, if it is not text that can be read, packed or not."""
+    endings = [suffix.lower() for suffix in path.suffixes[-2:]]
+    if len(endings) == 2 and endings[1] not in _FORMATS:
+        del endings[0]
+    return next((_ENDINGS[ending] for ending in endings if ending in _ENDINGS), None)
+
+
+def refusal(path: Path, kind: str) -> InputError:
+    """The error for a file of another kind."""
+    return InputError(
+        f"{path} is {kind}: give plain text (.txt), or that packed with gzip, xz or zstd"
+    )
+
+
+def pieces(path: Path, advance: Callable[[int], None]) -> Iterator[bytes]:
+    """Unpacked bytes of a file; `advance` is called with the number of bytes read from it.
+
+    One loop for all formats, because zstandard's own reader takes a truncated file for a whole one.
+
+    Raises:
+        InputError: it cannot be read, is damaged, or is no text by its first bytes.
+    """
+    form = _FORMATS.get(path.suffix, _plain)()
+    try:
+        with open(path, "rb") as file:
+            stream, first = form.new(), True
+            while chunk := file.read(_READ_BYTES):
+                advance(len(chunk))
+                while chunk:
+                    if stream.eof:  # a file may be several archives, one after another
+                        stream = form.new()
+                    for piece in form.feed(stream, chunk):
+                        if first and piece:
+                            _require_text(path, piece)
+                            first = False
+                        yield piece
+                    chunk = stream.unused_data
+            if not stream.eof:
+                raise EOFError("it ends in the middle")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {reason(error)}") from None
+    except (EOFError, form.error) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+
+
+def _require_text(path: Path, start: bytes) -> None:
+    for signature, kind in _SIGNATURES.items():
+        if start.startswith(signature):
+            raise refusal(path, kind)
+
+
+class _Format(NamedTuple):
+    """How to unpack a file and the error that a damaged one raises."""
+
+    new: Callable[[], Any]
+    """Makes what has `decompress`, `eof` and `unused_data`, as in zlib, lzma and zstandard."""
+    feed: Callable[[Any, bytes], Iterator[bytes]]
+    error: type[Exception]
+
+
+def _feed_zlib(stream: Any, data: bytes) -> Iterator[bytes]:
+    full = True
+    while (data or full) and not stream.eof:
+        piece = stream.decompress(data, _PIECE_BYTES)
+        data, full = stream.unconsumed_tail, len(piece) == _PIECE_BYTES
+        yield piece
+
+
+def _feed_lzma(stream: Any, data: bytes) -> Iterator[bytes]:
+    yield stream.decompress(data, _PIECE_BYTES)
+    while not (stream.needs_input or stream.eof):
+        yield stream.decompress(b"", _PIECE_BYTES)
+
+
+class _Zstd:
+    """A decompressor of zstandard that is fed little by little."""
+
+    def __init__(self) -> None:
+        import zstandard
+
+        self.stream = zstandard.ZstdDecompressor().decompressobj()
+        self.eof, self.unused_data = False, b""
+
+    def decompress(self, data: bytes) -> Iterator[bytes]:
+        for start in range(0, len(data), _ZSTD_BYTES):
+            end = start + _ZSTD_BYTES
+            unpacked = self.stream.decompress(data[start:end])
+            yield from (
+                unpacked[i : i + _PIECE_BYTES] for i in range(0, len(unpacked), _PIECE_BYTES)
+            )
+            self.eof = self.stream.eof
+            if self.eof:
+                self.unused_data = self.stream.unused_data + data[end:]
+                return
+
+
+class _Plain:
+    """A file that is not packed."""
+
+    eof = True
+    unused_data = b""
+
+
+def _plain() -> _Format:
+    return _Format(_Plain, lambda _, data: iter([data]), EOFError)
+
+
+def _gz() -> _Format:
+    return _Format(lambda: zlib.decompressobj(wbits=31), _feed_zlib, zlib.error)
+
+
+def _xz() -> _Format:
+    return _Format(lambda: lzma.LZMADecompressor(memlimit=_LZMA_MEMORY), _feed_lzma, lzma.LZMAError)
+
+
+def _zst() -> _Format:
+    try:
+        import zstandard
+    except ImportError:
+        raise InputError("a .zst file needs zstandard: pip install 'sympformer[zst]'") from None
+    return _Format(_Zstd, _Zstd.decompress, zstandard.ZstdError)
+
+
+_FORMATS: dict[str, Callable[[], _Format]] = {".gz": _gz, ".xz": _xz, ".zst": _zst}
