@@ -6,13 +6,13 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
+from sympformer.model.heads import Heads
 from torch.autograd import forward_ad
 
 from sympformer import products, torch_private
 from sympformer.attention import fused, naive, prefix_solve, prefix_sums, sweep, tiled
 from sympformer.derivatives import pull_back
 from sympformer.model import loss
-from sympformer.model.heads import Heads
 from sympformer.model.layers import MLP
 from sympformer.model.proposal import Proposal
 

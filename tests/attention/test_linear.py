@@ -158,9 +158,7 @@ def test_finite_for_extreme_keys_in_float32():
     inputs = [random(2, 65, 8, seed=s, dtype=torch.float32).requires_grad_() for s in range(2)]
     for size in (1e-4, 1.0, 1e3):
         k = size * inputs[0]
-        metric = SteinMetric(
-            k, size * inputs[1], inputs[1], scale=1.0, ridge=1.0
-        )
+        metric = SteinMetric(k, size * inputs[1], inputs[1], scale=1.0, ridge=1.0)
         c = metric.connection(size * metric.repulsion())
         normalised = torch.nn.functional.layer_norm(c, c.shape[-1:])
         gradients = torch.autograd.grad(normalised.sum(), inputs)

@@ -180,7 +180,9 @@ def test_numbers_a_token(length, tiny):
     for preset, numbers in wanted.items():
         model = sf.build(tiny(preset))
         cache = model(torch.randint(0, 37, (1, length)), cache=Cache(capacity=20)).cache
-        held = sum(e.data[..., 0, :].numel() for e in cache.entries.values() if isinstance(e, Buffer))
+        held = sum(
+            e.data[..., 0, :].numel() for e in cache.entries.values() if isinstance(e, Buffer)
+        )
         assert held == numbers * model.config.n_layer, preset
 
 

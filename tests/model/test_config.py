@@ -66,7 +66,11 @@ def test_joint_is_marked_as_leaking():
         ("linear-symp-r2", {"ridge": float("nan")}, "ridge must be a finite number"),
         ("symp-r2", {"attention": "sofmax"}, "did you mean 'softmax'"),
         ("symp-r2", {"attention": "tied-softmax"}, "n_head = 1"),
-        ("symp-r2", {"attention": "tied-softmax", "n_head": 1, "heads": "averaged"}, "not of 'tied"),
+        (
+            "symp-r2",
+            {"attention": "tied-softmax", "n_head": 1, "heads": "averaged"},
+            "not of 'tied",
+        ),
         ("symp-r2", {"drift": "before"}, "form 'momentum' and a scheme of first order"),
         ("symp-ab2", {"drift": "before"}, "a scheme of first order"),
         ("symp-h0", {"initial_step": 0.1}, "form 'momentum'"),

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import sympformer as sf
-from sympformer.dynamics import SCHEMES, schemes
 from sympformer.attention.past import NoPast
+from sympformer.dynamics import SCHEMES, schemes
 
 
 @pytest.fixture

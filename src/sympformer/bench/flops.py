@@ -84,9 +84,7 @@ def _layer(config: ModelConfig, last: bool) -> tuple[Cost, int]:
     with torch.device("meta"):  # no memory is taken
         sizes = config.n_embd, config.n_head
         reads = config.reads(last)
-        oracle = attention_oracle(
-            config.attention, *sizes, reads, config.causality, config.options
-        )
+        oracle = attention_oracle(config.attention, *sizes, reads, config.causality, config.options)
     return oracle.cost(calls), config.n_embd // oracle.n_head
 
 

@@ -101,7 +101,9 @@ class ModelConfig:
         options = self.__dict__.get("options", {})
         if name in options:
             return options[name]
-        raise AttributeError(f"a config of attention {self.__dict__.get('attention')!r} has no {name!r}")
+        raise AttributeError(
+            f"a config of attention {self.__dict__.get('attention')!r} has no {name!r}"
+        )
 
     def _check(self) -> None:
         for name, kind in get_type_hints(type(self)).items():

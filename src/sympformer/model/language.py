@@ -148,7 +148,9 @@ class LanguageModel(Decoder):
             loss = chunked_cross_entropy(hidden.flatten(0, 1), head, targets.flatten())
             return Output(hidden, head, loss, made)
         if trains and use_cache is None:
-            return Output(hidden, head, None, lambda: self(tokens, cache=cache, use_cache=True).cache)
+            return Output(
+                hidden, head, None, lambda: self(tokens, cache=cache, use_cache=True).cache
+            )
         return Output(hidden, head, None, made)
 
     def _tempos(self, t: Tensor) -> list[Tempo | None]:

@@ -50,7 +50,9 @@ class AttentionOracle(nn.Module):
         InputError: it cannot be read so, or the sizes do not fit.
     """
 
-    answers: ClassVar[frozenset[Reads]] = frozenset({"attention", "connection", "momentum", "drift"})
+    answers: ClassVar[frozenset[Reads]] = frozenset(
+        {"attention", "connection", "momentum", "drift"}
+    )
     """What it can be read for."""
 
     def __init__(
