@@ -6,14 +6,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sympformer import attention, data, dynamics, lab, model, study, train
     from sympformer.causality import audit
+    from sympformer.dynamics import register_scheme
     from sympformer.errors import InputError
-    from sympformer.model import ModelConfig, build, presets
+from sympformer.model import (
+    Block,
+    Cache,
+    ModelConfig,
+    Preset,
+    Recorder,
+    Stream,
+    build,
+    presets,
+    register_attention,
+    register_preset,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Block",
+    "Cache",
     "InputError",
     "ModelConfig",
+    "Preset",
+    "Recorder",
+    "Stream",
     "attention",
     "audit",
     "build",
@@ -22,6 +39,9 @@ __all__ = [
     "lab",
     "model",
     "presets",
+    "register_attention",
+    "register_preset",
+    "register_scheme",
     "study",
     "train",
 ]

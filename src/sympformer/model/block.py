@@ -46,8 +46,9 @@ class Block(nn.Module):
         oracle = attention_oracle(c.attention, d, n_head, c.reads(last), c.causality, c.options)
         mlp = MLP(d, c.mlp_width or 4 * d)
         self.injection = LearnedScalar(1.0, "real") if c.injection else None
+        together = Sum(oracle, mlp) if c.splitting == "euler" else oracle
         if c.splitting == "euler":
-            oracle, rest = Sum(oracle, mlp), None
+            rest = None
         elif c.dynamics in ("yurii", "polyak", "tmm") or c.mlp_velocity != "attention":
             rest = NesterovMLP(
                 d,
@@ -59,7 +60,7 @@ class Block(nn.Module):
         else:
             rest = ResidualMLP(d, mlp, lookahead=c.dynamics == "symp" and c.looks)
         if c.dynamics == "none":
-            self.attention = ResidualAttention(d, oracle)
+            self.attention = ResidualAttention(d, together)
         elif c.in_momentum_form:
             self.attention = MomentumAttention(
                 d,
@@ -74,7 +75,7 @@ class Block(nn.Module):
         else:
             self.attention = VelocityAttention(
                 d,
-                oracle,
+                together,
                 connection=c.connection,
                 lookahead=c.looks,
                 triple=c.dynamics == "tmm",

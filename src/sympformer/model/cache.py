@@ -104,7 +104,8 @@ class Cache:
                 f"{sums[0]} has summed up all {self.length} tokens and cannot be cropped: keep the "
                 "cache of the shorter text, which stays valid"
             )
-        return replace(self, length=length) if length else Cache(padding=self.padding)
+        entries, owner = (self.entries, self.owner) if length else ({}, None)
+        return replace(self, entries=entries, owner=owner, length=length)
 
 
 def _batch(entry: Entry) -> int:

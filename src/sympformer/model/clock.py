@@ -4,7 +4,7 @@ The layers of a model are steps of one flow, one after another, each with a step
 coefficients of its own. All of it is made once a pass, for all layers together.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -43,7 +43,7 @@ class Pace(NamedTuple):
     damping: str
     h_x: LearnedScalar
     h_p: LearnedScalar
-    coefficients: dict[str, LearnedScalar]
+    coefficients: Mapping[str, LearnedScalar]
 
 
 def timetable(paces: Sequence[Pace], t0: Tensor) -> list[Tempo]:
@@ -54,8 +54,10 @@ def timetable(paces: Sequence[Pace], t0: Tensor) -> list[Tempo]:
     end = t0 + h_p.cumsum(0)
     t = torch.cat([t0.unsqueeze(0), end[:-1]])
     first, later = (_by_step(f) for f in factors(scheme, rate, t, (h_x, h_p)))
-    each = (v.unbind() for v in (t, end, h_x, h_p))
-    return [Tempo(*step, first[i], later[i]) for i, step in enumerate(zip(*each, strict=True))]
+    times = zip(*(v.unbind() for v in (t, end, h_x, h_p)), strict=True)
+    return [
+        Tempo(t, end, h_x, h_p, first[i], later[i]) for i, (t, end, h_x, h_p) in enumerate(times)
+    ]
 
 
 def _all(scalars: Sequence[LearnedScalar], like: Tensor) -> Tensor:

@@ -78,7 +78,8 @@ class LearnedScalar(nn.Module):
 
     def __init__(self, initial: float, domain: Domain):
         super().__init__()
-        self.initial, self.domain = initial, domain
+        self.initial = initial
+        self.domain: Domain = domain
         self.raw = nn.Parameter(torch.empty(1))
         self.reset_parameters()
 

@@ -115,11 +115,11 @@ class OracleField:
         w = beta * p + gamma * self.attention()
         return w, self.connection(w)
 
-    def velocity(self, p: Tensor) -> Tensor:
+    def velocity(self, p: Tensor, /) -> Tensor:
         """The velocity of tokens with momentum `p`, in momentum form."""
         raise NotImplementedError
 
-    def force(self, p: Tensor) -> Tensor:
+    def force(self, p: Tensor, /) -> Tensor:
         """The force on tokens with momentum `p`, in momentum form; no damping."""
         raise NotImplementedError
 

@@ -1,7 +1,7 @@
 """How a layer moves the stream: attention substeps and MLP substeps (maths.md, 6)."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -157,7 +157,8 @@ class MomentumAttention(nn.Module):
         """What it learns of its steps; None if there is no kick."""
         if self.h_p is None:
             return None
-        return Pace(self.scheme, self.damping, self.h_x, self.h_p, dict(self.coefficients.items()))
+        coefficients = cast(dict[str, LearnedScalar], dict(self.coefficients.items()))
+        return Pace(self.scheme, self.damping, self.h_x, self.h_p, coefficients)
 
     def forward(self, s: Stream, past: Past, tempo: Tempo | None = None) -> Stream:
         """Step the stream and its clock."""
