@@ -6,7 +6,7 @@ import torch
 import sympformer as sf
 from sympformer.attention import forms, tiled
 from sympformer.train.config import TrainConfig
-from sympformer.train.optimizer import adamw, clip_gradients
+from sympformer.train.optimizer import adamw, clip_gradients, gradient_norms
 
 VARIANTS = [
     *((name, {}) for name in sf.presets()),
@@ -86,7 +86,7 @@ def test_learns(name, dtype, tiny):
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             loss = model(tokens[:, :-1], tokens[:, 1:]).loss
         loss.backward()
-        clip_gradients(optimizer, 1.0)
+        clip_gradients(optimizer, gradient_norms(optimizer), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())

@@ -93,16 +93,16 @@ class Cache:
         """The cache after the first `length` tokens only; buffers are shared, nothing is copied.
 
         Raises:
-            InputError: there are not so many tokens, or a state of constant size has summed them
-                up, as in linear attention: it cannot be taken back.
+            InputError: there are not so many tokens, or there is a state of constant
+                size, as in linear attention, which holds all of them.
         """
         if not 0 <= length <= self.length:
             raise InputError(f"a cache of {self.length} tokens cannot be cropped to {length}")
-        sums = [name for name, entry in self.entries.items() if not isinstance(entry, Buffer)]
-        if length < self.length and sums:
+        states = [name for name, entry in self.entries.items() if not isinstance(entry, Buffer)]
+        if length < self.length and states:
             raise InputError(
-                f"{sums[0]} has summed up all {self.length} tokens and cannot be cropped: keep the "
-                "cache of the shorter text, which stays valid"
+                f"{states[0]} is one state of all {self.length} tokens and cannot be cropped: keep "
+                "the cache of the shorter text, which stays valid"
             )
         entries, owner = (self.entries, self.owner) if length else ({}, None)
         return replace(self, entries=entries, owner=owner, length=length)

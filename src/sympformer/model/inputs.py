@@ -3,7 +3,6 @@
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sympformer.attention.padding import erase
@@ -99,7 +98,8 @@ class Shift(nn.Module):
 
 def previous(e: Tensor, past: Past) -> Tensor:
     """The input of the token before each, `(B, T, d)`; zero before the first."""
-    whole = past.extend("input", erase(e, past.padding, past.length))
-    if past.length == 0:
-        return F.pad(whole[..., :-1, :], (0, 0, 1, 0))
-    return whole[..., past.length - 1 : -1, :]
+    last, e = past.recall("input"), erase(e, past.padding, past.length)
+    if last is None:
+        last = torch.zeros_like(e[:, :1])
+    past.keep("input", e[:, -1:].clone())
+    return torch.cat([last, e[:, :-1]], dim=1)

@@ -14,7 +14,7 @@ from sympformer.compiler import compile_blocks, require_compiler
 from sympformer.data import Corpus, Loader, valid_blocks
 from sympformer.errors import InputError
 from sympformer.model import LanguageModel, build
-from sympformer.model.text import continue_text
+from sympformer.model.text import sample_text
 from sympformer.train.config import RunConfig
 from sympformer.train.engine import DivergenceError, Engine
 from sympformer.train.evaluate import Evaluation, evaluate
@@ -148,7 +148,7 @@ class Run:
         # Compiled blocks are for the shape of a batch: every length would be compiled anew.
         compiled = self.config.train.compile
         with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
-            sample = continue_text(self.model, self.corpus.tokenizer, seed=0)
+            sample = sample_text(self.model, self.corpus.tokenizer)
         return self._record("eval", {"valid_loss": self.evaluation.loss, "sample": sample})
 
     def summarise(self) -> dict[str, Any]:
