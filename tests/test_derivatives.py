@@ -6,7 +6,6 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
-from sympformer.model.heads import Heads
 from torch.autograd import forward_ad
 
 from sympformer import products, torch_private
@@ -14,6 +13,7 @@ from sympformer.attention import fused, naive, prefix_solve, prefix_sums, sweep,
 from sympformer.derivatives import pull_back
 from sympformer.model import loss
 from sympformer.model.layers import MLP
+from sympformer.model.oracle import AttentionOracle
 from sympformer.model.proposal import Proposal
 
 
@@ -58,8 +58,8 @@ def swept(form, revalue, n_rows):
     return call
 
 
-def proposal(tiny):
-    rewritten = Proposal(Heads(tiny("symp-r2", n_embd=4)))
+def proposal():
+    rewritten = Proposal(AttentionOracle(4, 2))
     q, k, v = qkv(5)
     scalars = [torch.tensor(x, dtype=torch.float64) for x in (0.7, 1.3)]
     others = [random(1, 5, 4, seed=4), k, v, *scalars, random(4, 4, seed=5), random(4, 4, seed=6)]
@@ -107,7 +107,7 @@ def operators(tiny):
         "sweep": Operator(
             swept(sweep.sweep, revalue, 1), swept(two_passes, revalue, 1), swept_inputs
         ),
-        "proposal": proposal(tiny),
+        "proposal": proposal(),
         "sums": Operator(prefix_sums.chunked, prefix_sums.masked, qkv(9)),
         "system": Operator(prefix_solve.solve_chunked, prefix_solve.solve_dense, system),
         "cross_entropy": Operator(

@@ -8,18 +8,18 @@ if TYPE_CHECKING:
     from sympformer.causality import audit
     from sympformer.dynamics import register_scheme
     from sympformer.errors import InputError
-from sympformer.model import (
-    Block,
-    Cache,
-    ModelConfig,
-    Preset,
-    Recorder,
-    Stream,
-    build,
-    presets,
-    register_attention,
-    register_preset,
-)
+    from sympformer.model import (
+        Block,
+        Cache,
+        ModelConfig,
+        Preset,
+        Recorder,
+        Stream,
+        build,
+        presets,
+        register_attention,
+        register_preset,
+    )
 
 __version__ = "0.1.0"
 
@@ -47,11 +47,19 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Block": "model",
+    "Cache": "model",
     "InputError": "errors",
     "ModelConfig": "model",
+    "Preset": "model",
+    "Recorder": "model",
+    "Stream": "model",
     "audit": "causality",
     "build": "model",
     "presets": "model",
+    "register_attention": "model",
+    "register_preset": "model",
+    "register_scheme": "dynamics",
 }
 _ROOMS = {"attention", "causality", "data", "dynamics", "lab", "model", "study", "train"}
 
