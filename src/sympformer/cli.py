@@ -50,6 +50,7 @@ def _run(arguments: list[str]) -> int:
         from sympformer.commands.lab import experiments
         from sympformer.commands.study import Compare
 
+        arguments = _import(arguments)
         lab = arguments[:1] == ["lab"]
         commands: dict[str, Any] = experiments() if lab else COMMANDS
     try:
@@ -70,9 +71,27 @@ def _parse(commands: dict[str, Any], program: str, arguments: list[str]) -> Any:
     return tyro.extras.subcommand_cli_from_dict(
         commands,
         prog=program,
-        description="Transformers whose layers are steps of an accelerated flow.",
+        description="Transformers whose layers are steps of an accelerated flow. Everywhere, "
+        "--import FILE.py or MODULE first imports code of your own (docs/extending.md).",
         args=arguments,
     )
+
+
+def _import(arguments: list[str]) -> list[str]:
+    """Import what `--import FILE|MODULE` names, before names are looked up; return the rest."""
+    import argparse
+
+    from sympformer.imports import import_from
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--import", dest="names", action="append", default=[])
+    try:
+        found, rest = parser.parse_known_args(arguments)
+    except argparse.ArgumentError:
+        raise InputError("--import needs a FILE.py or a MODULE") from None
+    for name in found.names:
+        import_from(name)
+    return rest
 
 
 def _config_file(arguments: list[str]) -> Path | None:

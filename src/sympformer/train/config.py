@@ -2,6 +2,7 @@
 
 import dataclasses
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -10,6 +11,7 @@ import tomli_w
 
 from sympformer.errors import InputError, lookup
 from sympformer.files import atomic
+from sympformer.imports import import_again, imported
 from sympformer.model import ModelConfig
 
 
@@ -98,6 +100,8 @@ class RunConfig:
     model: ModelConfig
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    imports: Mapping[str, str] = field(default_factory=imported, hash=False)
+    """The user's files and modules that it needs, each with its SHA-256."""
 
     def save(self, path: Path) -> None:
         """Write `config.toml`."""
@@ -113,12 +117,15 @@ class RunConfig:
             InputError: the file is missing, is no TOML, or has an unknown or bad value.
         """
         try:
-            tables = tomllib.loads(path.read_text())
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+            imports = tables.get("imports", {})
+            import_again(imports, str(path.parent))
             return cls(
                 preset=tables["preset"],
                 model=ModelConfig.from_dict(tables["model"]),
                 data=from_dict(DataConfig, tables.get("data", {})),
                 train=from_dict(TrainConfig, tables["train"]),
+                imports=imports,
             )
         except FileNotFoundError:
             raise InputError(f"{path} does not exist: is {path.parent} a run folder?") from None
