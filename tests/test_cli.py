@@ -120,7 +120,7 @@ def test_compare_from_a_file(tmp_path, capsys):
         baseline = "gpt"
         seeds = [0]
         model = { n_layer = 1, n_head = 2, n_embd = 16, block_size = 32, heads = "averaged" }
-        model_of = { symp-exp-euler = { initial_step = 0.1 } }
+        variant = { symp-exp-euler = { initial_step = 0.1 } }
         data = { train_tokens = 6000, valid_tokens = 2000 }
         train = { steps = 40, batch_size = 4, warmup = 2, eval_every = 20, eval_blocks = 8 }
         """
@@ -133,6 +133,85 @@ def test_compare_from_a_file(tmp_path, capsys):
         assert line in config
     assert run("compare", "--config", tmp_path / "none.toml") == 2
     assert "none.toml" in capsys.readouterr().err
+
+
+def test_variants_are_entries_of_their_own(tmp_path, capsys):
+    """On the command line and in a file; the table says what each is."""
+    out = tmp_path / "o"
+    variants = ["look=symp-r2,lookahead=true", "fast=gpt,learning_rate=6e-3"]
+    options = ["--presets", "gpt", "symp-r2", "--variant", *variants, "--out", out, *FAST]
+    assert run("compare", *options) == 0
+    assert "lookahead = true" in (out / "look-s0" / "config.toml").read_text()
+    assert "learning_rate = 0.006" in (out / "fast-s0" / "config.toml").read_text()
+    table = (out / "table.md").read_text()
+    assert "look is symp-r2, lookahead=true." in table
+    assert "fast is gpt, learning_rate=0.006." in table
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        """
+        baseline = "small"
+        seeds = [0]
+        model = { n_layer = 1, n_head = 2, n_embd = 16, block_size = 32 }
+        [variant.small]
+        preset = "gpt"
+        mlp_width = 8
+        [variant.look]
+        preset = "symp-r2"
+        lookahead = true
+        """
+    )
+    assert run("compare", "--config", plan, "--out", tmp_path / "p", *FAST) == 0
+    table = (tmp_path / "p" / "table.md").read_text()
+    assert "small is gpt, mlp_width=8." in table
+    assert "vs small" in table
+
+
+@pytest.mark.parametrize(
+    ("variant", "says"),
+    [
+        ("look", "NAME=PRESET"),
+        ("look=symp-r3", "did you mean 'symp-r2'"),
+        ("gpt=symp-r2", "name of a preset"),
+        ("a/b=symp-r2", "name of a folder"),
+        ("look=symp-r2,lookahed=true", "did you mean 'lookahead'"),
+        ("look=symp-r2,learning_rate=fast", "learning_rate must be a finite number"),
+    ],
+)
+def test_a_variant_that_makes_no_sense_is_refused(variant, says, tmp_path, capsys):
+    assert run("compare", "--variant", variant, "--out", tmp_path / "o", *FAST) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_shards_share_the_work(tmp_path, capsys):
+    """Each trains its own runs; the last to finish makes the report."""
+    out = tmp_path / "o"
+    options = ["--presets", "gpt", "gpt-untied", "symp-h0", "--out", out, *FAST]
+    assert run("compare", *options, "--shard", "2/2") == 0
+    assert [p.name for p in out.iterdir()] == ["gpt-untied-s0"]
+    assert "2 of 3 runs are not finished" in capsys.readouterr().out
+    assert run("compare", *options, "--shard", "1/2") == 0
+    assert (out / "table.md").exists()
+    for wrong in ("0/2", "3/2", "1", "a/b"):
+        assert run("compare", *options, "--shard", wrong) == 2
+        assert "I/N" in capsys.readouterr().err
+
+
+def test_train_from_a_file(tmp_path, capsys):
+    """The configuration of a run is such a file; the command line goes before it."""
+    first, again = tmp_path / "first", tmp_path / "again"
+    options = ["--set", "lookahead=true", "--learning-rate", "0.001", *FAST]
+    assert run("train", "symp-r2", *options, "--out", first) == 0
+    file = first / "config.toml"
+    assert run("train", "--config", file, "--steps", "2", "--out", again) == 0
+    expected = file.read_text().replace("\nsteps = 4", "\nsteps = 2")
+    assert (again / "config.toml").read_text() == expected
+    broken = tmp_path / "broken.toml"
+    broken.write_text("presett = 3")
+    assert run("train", "--config", broken) == 2
+    assert "did you mean 'preset'" in capsys.readouterr().err
+    assert run("train", "--config") == 2
+    assert "--config needs a FILE.toml" in capsys.readouterr().err
 
 
 def test_audit_of_a_leak(capsys):

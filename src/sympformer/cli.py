@@ -49,17 +49,19 @@ def _run(arguments: list[str]) -> int:
         from sympformer.commands import COMMANDS
         from sympformer.commands.lab import experiments
         from sympformer.commands.study import Compare
+        from sympformer.commands.train import Train
 
-        arguments = _import(arguments)
+        arguments, file = _first(arguments)
         lab = arguments[:1] == ["lab"]
         commands: dict[str, Any] = experiments() if lab else COMMANDS
     try:
         if lab:
             return _parse(commands, "sympformer lab", arguments[1:])
-        if arguments[:1] == ["compare"] and (file := _config_file(arguments)) is not None:
-            return tyro.cli(
-                Compare, prog="sympformer compare", default=Compare.load(file), args=arguments[1:]
-            ).run()
+        kinds = {"compare": Compare, "train": Train}
+        if file is not None and (name := "".join(arguments[:1])) in kinds:
+            default = kinds[name].load(file)
+            program = f"sympformer {name}"
+            return tyro.cli(kinds[name], prog=program, default=default, args=arguments[1:]).run()
         return _parse(commands, "sympformer", arguments).run()
     except SystemExit as end:  # the parser has shown its help or what is wrong
         return end.code if isinstance(end.code, int) else 2
@@ -77,30 +79,28 @@ def _parse(commands: dict[str, Any], program: str, arguments: list[str]) -> Any:
     )
 
 
-def _import(arguments: list[str]) -> list[str]:
-    """Import what `--import FILE|MODULE` names, before names are looked up; return the rest."""
+def _first(arguments: list[str]) -> tuple[list[str], Path | None]:
+    """What must be known before options are parsed: imports add names, a file the defaults.
+
+    Returns:
+        The arguments without `--import`, which has been done; the file of `--config`.
+    """
     import argparse
 
     from sympformer.imports import import_from
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--import", dest="names", action="append", default=[])
+    imports = parser.add_argument("--import", action="append", default=[])
+    config = parser.add_argument("--config", type=Path)
     try:
         found, rest = parser.parse_known_args(arguments)
-    except argparse.ArgumentError:
-        raise InputError("--import needs a FILE.py or a MODULE") from None
-    for name in found.names:
+    except argparse.ArgumentError as error:
+        wanted = "a FILE.toml" if error.argument_name == "--config" else "a FILE.py or a MODULE"
+        raise InputError(f"{error.argument_name} needs {wanted}") from None
+    for name in getattr(found, imports.dest):
         import_from(name)
-    return rest
-
-
-def _config_file(arguments: list[str]) -> Path | None:
-    """The file named by --config, whose values become the defaults of the other options."""
-    for i, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name == "--config":
-            return Path(value or "".join(arguments[i + 1 : i + 2]))
-    return None
+    file = getattr(found, config.dest)
+    return rest if file is None else [*rest, "--config", str(file)], file
 
 
 def _decoded(argument: str) -> str:

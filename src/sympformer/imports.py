@@ -19,7 +19,7 @@ _imported: dict[str, str] = {}
 
 
 def imported() -> dict[str, str]:
-    """What was imported so far: files by their full path, modules by name, each with its SHA-256."""
+    """What was imported so far, files by their path and modules by name, each with its SHA-256."""
     return dict(_imported)
 
 

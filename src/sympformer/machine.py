@@ -7,6 +7,7 @@ what cannot be put back (`keep_freed_memory`) is for programs to call, never for
 import ctypes
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,7 +107,7 @@ def keep_freed_memory() -> bool:
 def environment(device: torch.device) -> dict[str, Any]:
     """Where and with what a result is made."""
     return {
-        "command": " ".join(["sympformer", *sys.argv[1:]]),
+        "command": shlex.join(["sympformer", *sys.argv[1:]]),
         "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -5,6 +5,7 @@ takes a second, and decides for good whether Triton is interpreted.
 """
 
 import importlib
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from operator import attrgetter
@@ -118,6 +119,11 @@ def call_uncompiled_if(condition: Callable[[], bool], module: nn.Module) -> None
         module._compiled_call_impl = lambda *args, **options: (plain if condition() else compiled)(
             *args, **options
         )
+
+
+def compiler_is_loaded() -> bool:
+    """Whether anything in this process can have been compiled."""
+    return "torch._dynamo" in sys.modules
 
 
 def hooks_are_seen() -> AbstractContextManager | None:

@@ -36,7 +36,7 @@ def check(name: str, value: Any, kind: Any) -> None:
     Raises:
         InputError: it is of another type than `kind`.
     """
-    if get_origin(kind) is Literal:
+    if get_origin(kind) is Literal and isinstance(value, str):
         lookup(dict.fromkeys(get_args(kind)), value, name)
     elif not _fits(value, kind):
         raise InputError(f"{name} must be {describe(kind)}, not {value!r}")

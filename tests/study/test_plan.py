@@ -21,7 +21,7 @@ def test_the_tables_of_the_paper_are_there():
 def test_shipped_config(name):
     plan = Plan.load(CONFIGS / name)
     assert plan.baseline in plan.presets
-    assert set(plan.model_of) <= set(plan.presets)
+    assert set(plan.variant) <= set(plan.presets)
     for run in plan.runs(vocab_size=300)[: len(plan.presets)]:
         with torch.device("meta"):
             model = sf.build(run.model)

@@ -1,6 +1,5 @@
 """How exactly a model computes, and so which differences are rounding."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -9,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+from sympformer.torch_private import compiler_is_loaded
 
 # What is not seen is not in the graph, or multiplied by an exact zero.
 GRADIENT_TOLERANCE = 0.0
@@ -42,8 +43,7 @@ def coarsest_dtype(run: Callable[[], Tensor]) -> torch.dtype:
 def eagerly() -> AbstractContextManager[Any]:
     """Run functions that are compiled as if they were not, where functions are watched."""
     # The compiler takes a second to import, and without it nothing is compiled.
-    loaded = "torch._dynamo" in sys.modules
-    return torch.compiler.set_stance("force_eager") if loaded else nullcontext()
+    return torch.compiler.set_stance("force_eager") if compiler_is_loaded() else nullcontext()
 
 
 class _Coarsest(TorchFunctionMode):

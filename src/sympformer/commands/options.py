@@ -2,11 +2,17 @@
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from sympformer.errors import InputError
+from sympformer.errors import InputError, lookup
+from sympformer.imports import import_again
+from sympformer.model import ModelConfig
+from sympformer.train import DataConfig, TrainConfig
+from sympformer.train.config import from_dict, read_toml
+from sympformer.typed import check, check_fields
 
 COMPARED = ("gpt", "gpt-untied", "yurii", "symp-h0", "symp-r2", "symp-exp-euler")
 """The presets that are compared unless others are given."""
@@ -31,13 +37,18 @@ class Size:
     vocab_size: int | None = None
     """Token ids; as many as the tokenizer has if not given."""
 
+    def __post_init__(self):
+        check_fields(self)
+
     def fields(self) -> dict[str, int]:
         """The sizes that are given."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def overrides(options: tuple[str, ...]) -> dict[str, Any]:
-    """What the options of `--set` say; values are read as JSON, and as text if they are none.
+def overrides(options: tuple[str, ...], flag: str = "--set") -> dict[str, Any]:
+    """What the options of `--set`, or of another flag, say.
+
+    Values are read as JSON, and as text if they are none.
 
     Raises:
         InputError: an option without a value.
@@ -46,9 +57,41 @@ def overrides(options: tuple[str, ...]) -> dict[str, Any]:
     for option in options:
         name, equals, text = option.partition("=")
         if not equals:
-            raise InputError(f"--set takes OPTION=VALUE, not {option!r}")
+            raise InputError(f"{flag} takes OPTION=VALUE, not {option!r}")
         try:
             overrides[name] = json.loads(text)
         except json.JSONDecodeError:
             overrides[name] = text
     return overrides
+
+
+def defaults(path: Path) -> dict[str, Any]:
+    """The options of a training run in a TOML file, such as the `config.toml` of a run.
+
+    Raises:
+        InputError: the file cannot be read, is no TOML, or has an unknown or bad value.
+    """
+    tables = read_toml(path)
+    known = dict.fromkeys(("preset", "model", "data", "train", "imports", "variant"))
+    for name in tables:
+        lookup(known, name, "key")
+    imports, model = tables.get("imports", {}), tables.get("model", {})
+    check("imports", imports, dict[str, str])
+    check("model", model, dict[str, Any])
+    import_again(imports, str(path))
+    sizes = {name: model[name] for name in asdict(Size()) if name in model}
+    preset = tables.get("preset", "symp-r2")
+    check("preset", preset, str)
+    asked = ModelConfig.preset(preset, **model).to_dict()
+    plain = ModelConfig.preset(preset, **sizes).to_dict()
+    return {
+        "preset": preset,
+        "set": tuple(
+            f"{name}={json.dumps(value)}"
+            for name, value in asked.items()
+            if name not in sizes and (name not in plain or plain[name] != value)
+        ),
+        "size": Size(**sizes),
+        "data": from_dict(DataConfig, tables.get("data", {})),
+        "train": from_dict(TrainConfig, tables.get("train", {})),
+    }

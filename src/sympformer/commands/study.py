@@ -14,6 +14,9 @@ from sympformer.commands.data import prepare
 from sympformer.commands.options import COMPARED, Flat, Set, Size, overrides
 from sympformer.errors import InputError
 from sympformer.train import DataConfig, Progress, TrainConfig
+from sympformer.train.folder import RunFolder
+
+Variants = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME=PRESET,OPTION=VALUE ...]")]
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,12 @@ class Compare:
     size: Annotated[Size, Flat] = field(default_factory=Size)
     data: Annotated[DataConfig, Flat] = field(default_factory=DataConfig)
     train: Annotated[TrainConfig, Flat] = field(default_factory=TrainConfig)
-    model_of: tyro.conf.Suppress[dict[str, dict[str, Any]]] = field(default_factory=dict)
-    """Options of single presets, which only a file can give."""
+    variant: Variants = ()
+    """Further entries: presets with options of their own, a learning_rate among them, e.g.
+    --variant r2-look=symp-r2,lookahead=true fast-gpt=gpt,learning_rate=6e-3."""
+    shard: str = "1/1"
+    """I/N: train every N-th run only, from the I-th on, as a job array does; the report is made by
+    the job that finds all runs finished."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -57,7 +64,13 @@ class Compare:
             size=Size(**sizes),
             data=plan.data,
             train=plan.train,
-            model_of={preset: dict(options) for preset, options in plan.model_of.items()},
+            variant=tuple(
+                ",".join(
+                    [f"{name}={own.get('preset', name)}"]
+                    + [f"{k}={json.dumps(v)}" for k, v in own.items() if k != "preset"]
+                )
+                for name, own in plan.variant.items()
+            ),
         )
 
     def plan(self) -> Any:
@@ -67,21 +80,25 @@ class Compare:
         if (self.train.seed, self.train.data_seed) != (0, 0):
             raise InputError("compare takes --seeds, which set the seed and the data seed of a run")
         model = {**self.size.fields(), **overrides(self.set)}
-        plan = Plan(
-            self.presets, self.baseline, self.seeds, model, self.data, self.train, self.model_of
-        )
+        entries = dict(map(_variant, self.variant))
+        if len(entries) < len(self.variant):
+            raise InputError("two variants have one name: give each its own")
+        plan = Plan(self.presets, self.baseline, self.seeds, model, self.data, self.train, entries)
         return plan.scaled(self.scale)
 
     def run(self) -> int:
         """Compare."""
         from sympformer.study import compare, load_results
 
-        plan = self.plan()
+        plan, shard = self.plan(), _shard(self.shard)
         plan.runs(vocab_size=2)  # refuse what makes no sense before any data is prepared
         corpus = prepare(self.data)
         configs = plan.runs(corpus.tokenizer.vocab_size)
         machine.keep_freed_memory()
-        runs = compare(configs, corpus, self.out, Progress(Console(stderr=True)))
+        runs = compare(configs, corpus, self.out, Progress(Console(stderr=True)), shard)
+        if left := sum(not RunFolder(run).finished for run in runs):
+            print(f"{left} of {len(runs)} runs are not finished yet: the last makes the report")
+            return 0
         return _report(load_results(runs), self.out, self.baseline)
 
 
@@ -99,6 +116,22 @@ class Report:
         from sympformer.study import load_results
 
         return _report(load_results(self.folder), self.folder, self.baseline)
+
+
+def _variant(text: str) -> tuple[str, dict[str, Any]]:
+    """The name of `NAME=PRESET,OPTION=VALUE,...`, and what is its own."""
+    name, equals, rest = text.partition("=")
+    preset, *options = rest.split(",")
+    if not (name and equals and preset):
+        raise InputError(f"--variant takes NAME=PRESET,OPTION=VALUE,..., not {text!r}")
+    return name, {"preset": preset, **overrides(tuple(options), "--variant")}
+
+
+def _shard(text: str) -> tuple[int, int]:
+    first, _, count = text.partition("/")
+    if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+        raise InputError(f"--shard takes I/N with 1 ≤ I ≤ N, not {text!r}")
+    return int(first), int(count)
 
 
 def _report(results: list[Any], folder: Path, baseline: str) -> int:

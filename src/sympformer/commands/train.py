@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import tyro
 from rich.console import Console
@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from sympformer import machine
 from sympformer.commands.data import prepare
-from sympformer.commands.options import Flat, Set, Size, overrides
+from sympformer.commands.options import Flat, Set, Size, defaults, overrides
 from sympformer.data import Corpus, valid_blocks
 from sympformer.model import ModelConfig
 from sympformer.model.text import continue_texts, stream_text
@@ -37,6 +37,8 @@ class Train:
     """Run folder; runs/PRESET-sSEED if not given."""
     resume: Path | None = None
     """Run folder to continue; its own configuration is used."""
+    config: Path | None = None
+    """TOML file that gives the defaults of all other options, as the config.toml of a run."""
     set: Set = ()
     """Other options of the architecture, e.g. --set lookahead=true heads=averaged."""
     size: Annotated[Size, Flat] = field(default_factory=Size)
@@ -50,7 +52,7 @@ class Train:
             corpus = prepare(config.data)
         else:
             corpus = prepare(self.data)
-            config = self.config(corpus)
+            config = self.asked(corpus)
             folder = self.out or Path("runs") / f"{self.preset}-s{self.train.seed}"
         machine.keep_freed_memory()
         progress = Progress(Console(stderr=True))
@@ -59,7 +61,12 @@ class Train:
         print(summary["audit"]["verdict"])
         return 0 if summary["audit"]["passed"] else 1
 
-    def config(self, corpus: Corpus) -> RunConfig:
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The defaults in a TOML file: `preset`, and the tables model, data and train."""
+        return cls(config=path, **defaults(path))
+
+    def asked(self, corpus: Corpus) -> RunConfig:
         """What the options ask for."""
         size = {"vocab_size": corpus.tokenizer.vocab_size, **self.size.fields()}
         model = ModelConfig.preset(self.preset, **{**size, **overrides(self.set)})

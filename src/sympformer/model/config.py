@@ -83,9 +83,12 @@ class ModelConfig:
     """The options of the attention, all of them."""
 
     def __init__(self, **given: Any):
-        given = {**given.pop("options", {}), **given}
+        options = given.pop("options", {})
+        check("options", options, Mapping[str, Any])
+        given = {**options, **given}
         own = {f.name: f for f in fields(self) if f.name != "options"}
         kind = given.get("attention", own["attention"].default)
+        check("attention", kind, str)
         options = options_of(lookup(ATTENTIONS, kind, "attention"))
         for name in given.keys() - own.keys() - options.keys():
             _refuse_unknown(name, kind, {**own, **options})
@@ -110,9 +113,9 @@ class ModelConfig:
             value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
             check(name, value, kind)
             least = 0 if default == 0 else 1
-            if kind is int and value < least:
+            if kind is int and not least <= value < 2**31:
                 raise InputError(
-                    f"{name} must be a whole number of at least {least}, not {value!r}"
+                    f"{name} must be a whole number of at least {least} (below 2^31), not {value!r}"
                 )
             if kind is float and not value > 0:
                 raise InputError(f"{name} must be a number greater than 0, not {value!r}")

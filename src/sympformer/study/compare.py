@@ -14,11 +14,13 @@ def compare(
     corpus: Corpus,
     folder: Path,
     progress: Progress | None = None,
+    shard: tuple[int, int] = (1, 1),
 ) -> list[Path]:
     """Train every run that `folder` does not hold yet; return all run folders.
 
     Finished runs are kept, unfinished ones resumed, so a comparison can be stopped, continued,
-    and extended by presets or seeds.
+    and extended by presets or seeds. Shard (i, n) trains the runs i, i + n, ... only, so that n
+    processes share the work.
 
     Raises:
         InputError: a run in `folder` has another config.
@@ -29,7 +31,8 @@ def compare(
             raise InputError(
                 f"{run} holds a run with another configuration: choose another folder with --out"
             )
-    for config, run in zip(configs, runs, strict=True):
+    first, step = shard
+    for config, run in list(zip(configs, runs, strict=True))[first - 1 :: step]:
         if not run.finished:
             train(config, corpus, run.path, resume=run.exists, progress=progress)
     return [run.path for run in runs]

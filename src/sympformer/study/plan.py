@@ -1,23 +1,26 @@
 """A comparison as data: which presets, seeds, sizes, text and training; its TOML form."""
 
 import dataclasses
+import json
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from sympformer.errors import InputError
-from sympformer.model import ModelConfig
-from sympformer.train.config import DataConfig, RunConfig, TrainConfig, from_dict
+from sympformer.model import PRESETS, ModelConfig
+from sympformer.train.config import DataConfig, RunConfig, TrainConfig, from_dict, read_toml
+from sympformer.typed import check, check_fields
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a comparison trains; `configs/` holds examples.
 
-    `model` holds `ModelConfig` fields of every preset, `model_of` those of single presets.
+    `model` holds `ModelConfig` fields of every entry. `variant` holds, by the entry's name, what is
+    its own: fields, a `learning_rate`, and the `preset` that it is made of (else that of its name).
+    Variants are entries beside the presets.
     """
 
     presets: tuple[str, ...]
@@ -26,7 +29,7 @@ class Plan:
     model: Mapping[str, Any]
     data: DataConfig
     train: TrainConfig
-    model_of: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    variant: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -35,20 +38,26 @@ class Plan:
         Raises:
             InputError: the file is missing, is no TOML, or has an unknown or bad value.
         """
-        try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is no TOML: {error}") from None
+        tables = read_toml(path)
         tables["data"] = from_dict(DataConfig, tables.get("data", {}))
         tables["train"] = from_dict(TrainConfig, tables.get("train", {}))
         for name in ("presets", "seeds"):
-            tables[name] = tuple(tables.get(name, ()))
+            listed = tables.get(name, [])
+            tables[name] = tuple(listed) if isinstance(listed, list) else listed
+        check("variant", tables.setdefault("variant", {}), dict[str, Any])
+        for name, own in tables["variant"].items():
+            check(f"variant.{name}", own, dict[str, Any])
+        if tables["variant"] and not tables["presets"]:
+            tables["presets"] = tuple(tables["variant"])
         missing = {"presets", "baseline", "seeds", "model"} - {k for k, v in tables.items() if v}
         if missing:
             raise InputError(f"{path} lacks {', '.join(sorted(missing))}")
         return from_dict(cls, tables)
+
+    def __post_init__(self):
+        check_fields(self)
+        if len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"a seed stands twice in {list(self.seeds)}")
 
     def scaled(self, share: float) -> Self:
         """The plan with this share of its training tokens, taken from updates and their size.
@@ -78,16 +87,44 @@ class Plan:
         """
         return [
             RunConfig(
-                preset,
-                self.architecture(preset, vocab_size),
+                entry,
+                self.architecture(entry, vocab_size),
                 self.data,
-                dataclasses.replace(self.train, seed=seed, data_seed=seed),
+                dataclasses.replace(self._recipe(entry), seed=seed, data_seed=seed),
+                variant=self.described(entry),
             )
             for seed in self.seeds
-            for preset in self.presets
+            for entry in self.entries
         ]
 
-    def architecture(self, preset: str, vocab_size: int) -> ModelConfig:
-        """The architecture of one preset."""
-        fields = {"vocab_size": vocab_size, **self.model, **self.model_of.get(preset, {})}
-        return ModelConfig.preset(preset, **fields)
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """Presets and variants, by name."""
+        return tuple(dict.fromkeys((*self.presets, *self.variant)))
+
+    def architecture(self, entry: str, vocab_size: int) -> ModelConfig:
+        """The architecture of one entry.
+
+        Raises:
+            InputError: it does not exist, makes no sense, or hides a preset of its name.
+        """
+        own = dict(self.variant.get(entry, {}))
+        preset = own.pop("preset", entry)
+        own.pop("learning_rate", None)
+        if preset != entry and entry in PRESETS:
+            raise InputError(f"variant {entry!r} has the name of a preset: choose another")
+        if Path(entry).name != entry or entry.startswith("."):
+            raise InputError(f"variant {entry!r} cannot be the name of a folder: choose another")
+        return ModelConfig.preset(preset, **{"vocab_size": vocab_size, **self.model, **own})
+
+    def described(self, entry: str) -> str:
+        """What an entry is beyond a preset of its name; empty if it is just that."""
+        own = dict(self.variant.get(entry, {}))
+        options = [f"{name}={json.dumps(value)}" for name, value in own.items() if name != "preset"]
+        return ", ".join([own.get("preset", entry), *options]) if own else ""
+
+    def _recipe(self, entry: str) -> TrainConfig:
+        own = self.variant.get(entry, {})
+        if "learning_rate" not in own:
+            return self.train
+        return dataclasses.replace(self.train, learning_rate=own["learning_rate"])

@@ -51,6 +51,8 @@ class RunResult:
     commit: str
     command: str
     curve: Curve
+    variant: str = ""
+    """What a variant is, beside its name; empty for a preset."""
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
@@ -71,6 +73,7 @@ class RunResult:
             return cls(
                 folder=run.path,
                 preset=str(summary["preset"]),
+                variant=str(summary.get("variant", "")),
                 seed=int(summary["seed"]),
                 parameters=int(summary["parameters"]),
                 steps=int(summary["steps"]),

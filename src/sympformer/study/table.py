@@ -113,6 +113,8 @@ def _notes(
 ) -> Iterable[str]:
     """What a reader must know before believing a number."""
     yield "Losses are nats per token on the validation tokens."
+    for name, variant in dict.fromkeys((r.preset, r.variant) for r in results if r.variant):
+        yield f"{name} is {variant}."
     if all(len(summary.seeds) == 1 for summary in summaries):
         yield "One seed: there is no spread, so a small difference may be chance."
     else:

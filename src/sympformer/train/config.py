@@ -13,6 +13,7 @@ from sympformer.errors import InputError, lookup
 from sympformer.files import atomic
 from sympformer.imports import import_again, imported
 from sympformer.model import ModelConfig
+from sympformer.typed import check_fields
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,14 @@ class DataConfig:
     """Fables: length of the training stream."""
     valid_tokens: int = 50_000
     """Fables: length of the validation stream."""
+
+    def __post_init__(self):
+        check_fields(self)
+        if not 0 < self.valid_fraction < 1:
+            raise InputError(f"valid_fraction must be between 0 and 1, not {self.valid_fraction}")
+        for name in ("train_tokens", "valid_tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,9 @@ class TrainConfig:
     """Compile the blocks with torch.compile."""
 
     def __post_init__(self):
-        object.__setattr__(self, "betas", tuple(self.betas))  # TOML knows lists only
+        if isinstance(self.betas, list):  # TOML knows no tuples
+            object.__setattr__(self, "betas", tuple(self.betas))
+        check_fields(self)
         for name in ("steps", "batch_size", "accumulation", "eval_every", "eval_blocks"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -90,6 +101,13 @@ class TrainConfig:
             raise InputError(f"min_lr_ratio must be between 0 and 1, not {self.min_lr_ratio}")
         if self.warmup < 0 or self.weight_decay < 0:
             raise InputError("warmup and weight_decay must be at least 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"betas must be at least 0 and below 1, not {list(self.betas)}")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads must be at least 1, not {self.threads}")
+        for name in ("seed", "data_seed"):
+            if not 0 <= getattr(self, name) < 2**63:
+                raise InputError(f"{name} must be from 0 to 2^63 - 1, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -100,6 +118,8 @@ class RunConfig:
     model: ModelConfig
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    variant: str = ""
+    """Of a comparison's variant: what it is."""
     imports: Mapping[str, str] = field(default_factory=imported, hash=False)
     """The user's files and modules that it needs, each with its SHA-256."""
 
@@ -125,6 +145,7 @@ class RunConfig:
                 model=ModelConfig.from_dict(tables["model"]),
                 data=from_dict(DataConfig, tables.get("data", {})),
                 train=from_dict(TrainConfig, tables["train"]),
+                variant=tables.get("variant", ""),
                 imports=imports,
             )
         except FileNotFoundError:
@@ -133,9 +154,25 @@ class RunConfig:
             raise InputError(f"{path} is corrupt ({error}): train again") from None
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        InputError: it cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no TOML: {error}") from None
+
+
 def from_dict(cls: type, values: dict[str, Any]) -> Any:
     """Build a dataclass from a table of options; refuse unknown ones in one line."""
     fields = {f.name: f for f in dataclasses.fields(cls)}
+    if not isinstance(values, dict):
+        raise InputError(f"a table of options is wanted, not {values!r}")
     for name in values:
         lookup(fields, name, "option")
     return cls(**values)

@@ -1,0 +1,80 @@
+"""Every option, given every kind of wrong value: taken where it is right, else refused by name."""
+
+import dataclasses
+import typing
+
+import pytest
+
+from sympformer import InputError, ModelConfig
+from sympformer.study import Plan
+from sympformer.train import DataConfig, TrainConfig
+from sympformer.train.config import from_dict
+
+WRONG = ["no", "", 5.5, -1, 0, True, [], [0.9], {}, {"a": 1}, float("nan"), float("inf"), 10**30]
+
+
+def cases():
+    for cls in (TrainConfig, DataConfig, ModelConfig):
+        for field in dataclasses.fields(cls):
+            for value in WRONG:
+                yield pytest.param(
+                    cls, field.name, value, id=f"{cls.__name__}-{field.name}-{value}"
+                )
+
+
+@pytest.mark.parametrize(("cls", "name", "value"), list(cases()))
+def test_one_wrong_value(cls, name, value):
+    """What is taken has the type that is declared; what is refused is named in one line."""
+    refusal = None
+    try:
+        made = cls(**{name: value}) if cls is ModelConfig else from_dict(cls, {name: value})
+    except InputError as error:
+        refusal = str(error)
+    if refusal is not None:
+        assert "\n" not in refusal
+        # Looked up in a table, an entry is named as what it is; an option by its own name.
+        assert name.split("_")[0] in refusal or name == "options"
+        return
+    kind, kept = typing.get_type_hints(cls)[name], getattr(made, name)
+    assert not (isinstance(kept, bool) and kind is not bool)
+    assert not (isinstance(kept, float) and kind is int)
+    assert not (isinstance(kept, float) and kept - kept != 0), "not finite"
+    assert not isinstance(kept, dict) or name == "options"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("seeds = 1", "seeds"),
+        ("seeds = [0.5]", "seeds"),
+        ("seeds = [true]", "seeds"),
+        ("seeds = [0, 0]", "twice"),
+        ("presets = 'gpt'", "presets"),
+        ("presets = [1]", "presets"),
+        ("baseline = 3", "baseline"),
+        ("model = 3", "model"),
+        ("train = 3", "table"),
+        ("data = [1]", "table"),
+        ("variant = 3", "variant"),
+        ("variant = { a = 3 }", "variant.a"),
+        ("train = { compile = 'no' }", "compile"),
+        ("train = { steps = 5.5 }", "steps"),
+        ("train = { betas = [0.9] }", "betas"),
+        ("train = { betas = [0.9, 1.0] }", "betas"),
+        ("train = { dtype = 'float16' }", "dtype"),
+        ("train = { weight_decay = nan }", "weight_decay"),
+        ("train = { threads = 0 }", "threads"),
+    ],
+)
+def test_one_wrong_value_in_a_file(text, says, tmp_path):
+    file, name = tmp_path / "plan.toml", text.split(" ")[0]
+    whole = {
+        "presets": "presets = ['gpt']",
+        "seeds": "seeds = [0]",
+        "baseline": "baseline = 'gpt'",
+        "model": "model = { n_layer = 1 }",
+    }
+    file.write_text("\n".join([*(v for k, v in whole.items() if k != name), text]))
+    with pytest.raises(InputError, match=says) as refused:
+        Plan.load(file)
+    assert "\n" not in str(refused.value)
