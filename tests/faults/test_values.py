@@ -25,7 +25,7 @@ def cases():
 @pytest.mark.parametrize(("cls", "name", "value"), list(cases()))
 def test_one_wrong_value(cls, name, value):
     """What is taken has the type that is declared; what is refused is named in one line."""
-    refusal = None
+    refusal = made = None
     try:
         made = cls(**{name: value}) if cls is ModelConfig else from_dict(cls, {name: value})
     except InputError as error:

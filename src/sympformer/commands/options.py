@@ -22,6 +22,10 @@ Set = Annotated[tuple[str, ...], arg(metavar="[OPTION=VALUE ...]")]
 """Options of an architecture, read by `overrides`."""
 
 
+KEYS = ["preset", "model", "data", "train", "imports", "variant"]
+"""What stands at the top of a run's config.toml."""
+
+
 @dataclass(frozen=True)
 class Size:
     """Size of the model."""
@@ -72,7 +76,7 @@ def defaults(path: Path) -> dict[str, Any]:
         InputError: the file cannot be read, is no TOML, or has an unknown or bad value.
     """
     tables = read_toml(path)
-    known = dict.fromkeys(("preset", "model", "data", "train", "imports", "variant"))
+    known: dict[str, None] = dict.fromkeys(KEYS)
     for name in tables:
         lookup(known, name, "key")
     imports, model = tables.get("imports", {}), tables.get("model", {})

@@ -7,9 +7,9 @@ from sympformer.model.cache import Cache, Recorder
 from sympformer.model.config import ModelConfig
 from sympformer.model.generation import pad_left
 from sympformer.model.language import LanguageModel, Output
+from sympformer.model.layers import Stream
 from sympformer.model.oracle import AttentionOracle, Cost, OracleField
 from sympformer.model.presets import PRESETS, Preset, presets, register_preset
-from sympformer.model.stream import Stream
 
 __all__ = [
     "ATTENTIONS",

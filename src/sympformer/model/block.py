@@ -10,8 +10,7 @@ from sympformer.attention.past import NoPast, Past
 from sympformer.model.attentions import attention_oracle
 from sympformer.model.clock import Tempo
 from sympformer.model.config import ModelConfig
-from sympformer.model.layers import MLP, LearnedScalar
-from sympformer.model.stream import Stream
+from sympformer.model.layers import MLP, LearnedScalar, Stream
 from sympformer.model.substeps import (
     MomentumAttention,
     NesterovMLP,

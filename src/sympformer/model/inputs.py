@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from sympformer.attention.padding import erase
 from sympformer.attention.past import Past
-from sympformer.model.layers import LayerNorm, Table
-from sympformer.model.stream import Stream
+from sympformer.model.layers import LayerNorm, Stream, Table
 
 
 class Inputs(nn.Module):

@@ -1,7 +1,7 @@
 """Building blocks that every architecture shares."""
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -128,3 +128,29 @@ class Table(nn.Module):
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Ids `(B, T)` and positions `(T)` to `(B, T, d)`."""
         return self.tokens(tokens) + self.positions(positions)
+
+
+class Stream(NamedTuple):
+    """Every token's state, and the clock.
+
+    `x, p, v` are `(B, T, d)`: position, momentum (the velocity, in velocity form), and the MLP's
+    own velocity; `t` is the time of the damping, `memory` the past of a multistep scheme, and
+    `injected` what is added to the position in every layer.
+    """
+
+    x: Tensor
+    p: Tensor
+    v: Tensor
+    t: Tensor
+    memory: object = None
+    injected: Tensor | None = None
+
+    @classmethod
+    def start(cls, x: Tensor, p: Tensor | None = None, injected: Tensor | None = None) -> Self:
+        """Tokens at `x`, at rest unless they have a momentum, at time 1.
+
+        The clock is in float32 or better, whatever the tokens are in.
+        """
+        zero = torch.zeros_like(x)
+        t = x.new_ones((), dtype=torch.promote_types(x.dtype, torch.float32))
+        return cls(x, zero if p is None else p, zero, t, injected=injected)

@@ -11,9 +11,8 @@ from sympformer.dynamics import UNDAMPED, Scheme, State
 from sympformer.dynamics.scalar import advance
 from sympformer.dynamics.trial import Known
 from sympformer.model.clock import START, Pace, Tempo, timetable
-from sympformer.model.layers import MLP, LayerNorm, LearnedScalar
+from sympformer.model.layers import MLP, LayerNorm, LearnedScalar, Stream
 from sympformer.model.oracle import AttentionOracle, OracleField
-from sympformer.model.stream import Stream
 
 
 class Sum(nn.Module):
