@@ -113,9 +113,9 @@ class ModelConfig:
             value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
             check(name, value, kind)
             least = 0 if default == 0 else 1
-            if kind is int and not least <= value < 2**31:
+            if kind is int and not least <= value < 2**63:
                 raise InputError(
-                    f"{name} must be a whole number of at least {least} (below 2^31), not {value!r}"
+                    f"{name} must be a whole number of at least {least} (below 2^63), not {value!r}"
                 )
             if kind is float and not value > 0:
                 raise InputError(f"{name} must be a number greater than 0, not {value!r}")
@@ -130,9 +130,15 @@ class ModelConfig:
         if self.match_parameters:
             lookup(PRESETS, self.match_parameters, "preset to match")
         self._refuse_options_without_effect()
-        with torch.device("meta"):  # what the oracle refuses, without taking memory
-            sizes = self.n_embd, self.n_head
-            attention_oracle(self.attention, *sizes, self.reads(), self.causality, self.options)
+        try:
+            with torch.device("meta"):  # what the oracle refuses, without taking memory
+                sizes = self.n_embd, self.n_head
+                attention_oracle(self.attention, *sizes, self.reads(), self.causality, self.options)
+        except RuntimeError as error:
+            raise InputError(
+                f"n_embd = {self.n_embd} makes matrices that no memory holds "
+                f"({str(error).splitlines()[0]}): choose a smaller one"
+            ) from None
 
     def _refuse_options_without_effect(self):
         moving = self.dynamics != "none"
