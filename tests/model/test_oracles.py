@@ -1,11 +1,13 @@
 """Oracles of models against the formulas of the theory."""
 
 import math
+from contextlib import suppress
 
 import pytest
 import torch
 
 import sympformer as sf
+from sympformer import InputError
 from sympformer.attention import naive
 from sympformer.attention.past import NoPast
 from sympformer.model.attentions import attention_oracle
@@ -161,3 +163,44 @@ def test_rivals_are_yurii_with_one_change(tiny):
             if ".mu." in name:
                 p.fill_(-1e3)
     torch.testing.assert_close(polyak(ids).logits, yurii(ids).logits)
+
+
+class Adapter(torch.nn.Module):
+    """A low-rank term beside a projection, whose matrix stays readable."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+        self.a = torch.nn.Parameter(0.1 * torch.randn(2, base.in_features))
+        self.b = torch.nn.Parameter(torch.randn(base.out_features, 2))
+
+    @property
+    def weight(self):
+        return self.base.weight
+
+    def forward(self, x):
+        return self.base(x) + x @ self.a.T @ self.b.T
+
+
+@pytest.mark.parametrize("part", ["qkv", "qk", "out", "mobility", "potential", "expand"])
+@pytest.mark.parametrize("preset", sf.presets())
+@torch.no_grad()
+def test_an_adapter_acts_in_every_product_or_is_refused(preset, part, tiny):
+    """Its logits are those of the merged matrix: it is never passed by."""
+    model, ids = sf.build(tiny(preset)).eval(), torch.randint(0, 37, (2, 9))
+    parents = [m for m in model.modules() if isinstance(getattr(m, part, None), torch.nn.Linear)]
+    places = [(parent, getattr(parent, part)) for parent in parents]
+    for parent, base in places:
+        setattr(parent, part, Adapter(base))
+    adapters = [getattr(parent, part) for parent, _ in places]
+    adapted = None
+    with suppress(InputError):
+        adapted = model(ids).logits
+    if adapted is None:
+        with pytest.raises(InputError, match="merge the adapter"):
+            model(ids)
+        return
+    for (parent, base), adapter in zip(places, adapters, strict=True):
+        base.weight += adapter.b @ adapter.a
+        setattr(parent, part, base)
+    torch.testing.assert_close(adapted, model(ids).logits, rtol=1e-4, atol=1e-5)

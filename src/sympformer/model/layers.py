@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sympformer import products
 from sympformer.derivatives import remade
+from sympformer.errors import InputError
 
 SPREAD = 0.02
 """Standard deviation of every matrix and table at the start, as published."""
@@ -34,6 +35,21 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """`(..., n_in)` to `(..., n_out)`."""
         return products.linear(input, self.weight)
+
+
+def matrix(module: nn.Module) -> Tensor:
+    """The matrix of a linear map, for products that the map itself does not make.
+
+    Raises:
+        InputError: something stands in for the map (an adapter, a hook) whose products are others.
+    """
+    if type(module).forward is not Linear.forward or module._forward_hooks:
+        raise InputError(
+            f"a projection is replaced by {type(module).__name__}, but products with its matrix "
+            "are made beside it: merge the adapter into the matrix, or use "
+            "torch.nn.utils.parametrize"
+        )
+    return module.weight  # pyright: ignore[reportReturnType]
 
 
 class Mobility(Linear):

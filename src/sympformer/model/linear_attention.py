@@ -9,7 +9,7 @@ from sympformer.attention.naive import Causality
 from sympformer.attention.past import Past
 from sympformer.dynamics.trial import Calls
 from sympformer.errors import InputError
-from sympformer.model.layers import Linear, Mobility
+from sympformer.model.layers import Linear, Mobility, matrix
 from sympformer.model.oracle import AttentionOracle, Cost, OracleField, Reads
 from sympformer.products import linear
 
@@ -106,11 +106,11 @@ class LinearAttention(LinearOracle):
     def maps(self) -> Maps:
         """The learned projections."""
         if self.reads in ("momentum", "drift"):
-            query, key = self.qk.weight.chunk(2)
-            potential = None if self.potential is None else self.potential.weight
-            return Maps(query, key, mobility=self.mobility.weight, potential=potential)
-        query, key, value = self.qkv.weight.chunk(3)
-        return Maps(query, key, value=value, out=self.out.weight)
+            query, key = matrix(self.qk).chunk(2)
+            potential = None if self.potential is None else matrix(self.potential)
+            return Maps(query, key, mobility=matrix(self.mobility), potential=potential)
+        query, key, value = matrix(self.qkv).chunk(3)
+        return Maps(query, key, value=value, out=matrix(self.out))
 
 
 class LinearAttentionField(OracleField):

@@ -10,7 +10,7 @@ from sympformer.attention.past import Past
 from sympformer.attention.softmax import Normalizer, SoftmaxField
 from sympformer.dynamics.trial import Calls
 from sympformer.errors import InputError
-from sympformer.model.layers import Linear, Mobility
+from sympformer.model.layers import Linear, Mobility, matrix
 from sympformer.model.oracle import AttentionOracle, Cost, OracleField, Reads
 from sympformer.model.proposal import Proposal, speed
 from sympformer.products import linear
@@ -107,7 +107,7 @@ class SoftmaxAttentionField(OracleField):
     def velocity(self, p: Tensor) -> Tensor:
         """`Σ_h U_hᵀ (U_h p_i / z_i^h)`: the mobility is symmetric positive semi-definite."""
         m = self.module
-        return linear(m.merge(self.field.velocity(self._momentum(p))), m.mobility.weight.mT)
+        return linear(m.merge(self.field.velocity(self._momentum(p))), matrix(m.mobility).mT)
 
     def force(self, p: Tensor) -> Tensor:
         """`Σ_h O_h z_i^h Σ_j a_ij^h (1 + (s_i^h + s_j^h)/2) v_j^h`, maths.md (S') and "Heads"."""
@@ -118,7 +118,7 @@ class SoftmaxAttentionField(OracleField):
         """`C(u)` of maths.md (U), with `B = I` and `c` averaged over heads."""
         m = self.module
         d = u.shape[-1]
-        qu, ku = (m.split(part) for part in linear(u, m.qkv.weight[: 2 * d]).chunk(2, dim=-1))
+        qu, ku = (m.split(part) for part in linear(u, matrix(m.qkv)[: 2 * d]).chunk(2, dim=-1))
         return self._project(u, *self.field.connection(qu, ku, speed(u)))
 
     def proposal(self, p: Tensor, beta: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,8 +127,8 @@ class SoftmaxAttentionField(OracleField):
         if not field.sweeps:
             return super().proposal(p, beta, gamma)
 
-        query, key, _ = m.qkv.weight.chunk(3)
-        rows, parameters = (p, field.new_k, field.new_v), (beta, gamma, m.out.weight, key)
+        query, key, _ = matrix(m.qkv).chunk(3)
+        rows, parameters = (p, field.new_k, field.new_v), (beta, gamma, matrix(m.out), key)
         _, means, values, w = field.sweep(Proposal(m), rows, parameters)
         s = speed(w)
         field.remember(values.chunk(3, dim=-1)[1], s)
