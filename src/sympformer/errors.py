@@ -17,13 +17,23 @@ def one_line(error: BaseException) -> str:
     return shorten(f"{type(error).__name__}: {error}", 120, placeholder=" ...")
 
 
+def shown(value: object) -> str:
+    """A value as a message shows it: not longer than a line."""
+    if isinstance(value, int) and abs(value) >= 1 << 64:  # Python refuses to write out many digits
+        return f"a whole number of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:56] + " ..."
+
+
 def lookup(table: Mapping[str, T], name: str, what: str) -> T:
     """Return `table[name]`; raise InputError naming the nearest entry if there is none."""
+    if not isinstance(name, str):  # a list or a number, where TOML should have a name
+        raise InputError(f"{what} must be text, not {shown(name)}")
     if name in table:
         return table[name]
-    close = get_close_matches(str(name), table, n=1, cutoff=0.5)
+    close = get_close_matches(name, table, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(table)}"
-    raise InputError(f"unknown {what} {name!r}: {hint}")
+    raise InputError(f"unknown {what} {shown(name)}: {hint}")
 
 
 def enter(table: MutableMapping[str, T], name: str, entry: T, what: str) -> None:

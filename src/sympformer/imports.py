@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from sympformer.errors import InputError, one_line
+from sympformer.typed import check
 
 _imported: dict[str, str] = {}
 
@@ -50,6 +51,7 @@ def import_again(needed: Mapping[str, str], who: str) -> None:
         InputError: something of it is gone, or has changed since.
     """
     for name, digest in needed.items():
+        check(f"the digest of {name}", digest, str)
         found = _imported.get(name) or _digest(import_from(name))
         if found != digest:
             raise InputError(

@@ -2,15 +2,18 @@
 
 import dataclasses
 import math
+import tomllib
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from sympformer.errors import InputError, lookup
+from sympformer.errors import InputError, lookup, one_line, shown
+
+T = TypeVar("T")
 
 _NAMES: dict[Any, str] = {
-    int: "a whole number",
+    int: "a whole number (below 2^63)",
     float: "a finite number",
     bool: "true or false",
     str: "text",
@@ -30,6 +33,39 @@ def check_fields(instance: Any) -> None:
         check(field.name, getattr(instance, field.name), kinds[field.name])
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        InputError: it cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, or tables without end
+        raise InputError(f"{path} is no TOML: {one_line(error)}") from None
+
+
+def from_table(cls: type[T], name: str, table: Any) -> T:
+    """Build a dataclass, which checks its own fields, from a table called `name`.
+
+    Lists become tuples: TOML has none.
+
+    Raises:
+        InputError: no table, an unknown or missing option, or a value that the class refuses.
+    """
+    if not isinstance(table, Mapping):
+        raise InputError(f"{name} must be a table, not {shown(table)}")
+    known = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for option in table:
+        lookup(known, option, f"option in {name}")
+    missing = [option for option, field in known.items() if option not in table and _needed(field)]
+    if missing:
+        raise InputError(f"{name} lacks {', '.join(missing)}")
+    return cls(**{option: _without_lists(value) for option, value in table.items()})
+
+
 def check(name: str, value: Any, kind: Any) -> None:
     """Check one value: numbers are finite, truth values are no numbers, a Literal is one of its.
 
@@ -39,7 +75,7 @@ def check(name: str, value: Any, kind: Any) -> None:
     if get_origin(kind) is Literal and isinstance(value, str):
         lookup(dict.fromkeys(get_args(kind)), value, name)
     elif not _fits(value, kind):
-        raise InputError(f"{name} must be {describe(kind)}, not {value!r}")
+        raise InputError(f"{name} must be {describe(kind)}, not {shown(value)}")
 
 
 def describe(kind: Any) -> str:
@@ -76,7 +112,18 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin is not None:
         return isinstance(value, origin)
     if kind is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    if kind is int:
-        return type(value) is int
+        return _fits(value, int) or (type(value) is float and math.isfinite(value))
+    if kind is int:  # what TOML, torch and NumPy can hold
+        return type(value) is int and -(2**63) <= value < 2**63
+    if kind is str:
+        return isinstance(value, str) and "\0" not in value  # no name of a file holds one
     return isinstance(value, kind)
+
+
+def _needed(field: "dataclasses.Field[Any]") -> bool:
+    missing = dataclasses.MISSING
+    return field.default is missing and field.default_factory is missing
+
+
+def _without_lists(value: Any) -> Any:
+    return tuple(map(_without_lists, value)) if isinstance(value, list) else value

@@ -105,10 +105,17 @@ def test_what_did_not_run_is_said(groups):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (("at_most = 2.5", "at_mots = 2.5"), "at_most and at_least"),
+        (("at_most = 2.5", "at_mots = 2.5"), "did you mean 'at_most'"),
+        (("at_most = 2.5", "at_most = 2.5\nat_least = 1"), "one of at_most and at_least"),
+        (("at_most = 2.5", 'at_most = "2.5"'), "at_most must be a finite number"),
+        (("at_most = 2.5", "at_most = nan"), "at_most must be a finite number"),
+        (('of = { model = "symp-h0", length = 16 }', "of = 3"), "of must be a table"),
+        (('of = { model = "symp-h0"', 'of = { compile = "no", model = "gpt"'), "compile must be"),
+        (("n_layer = 1", "n_layer = 1.0"), "n_layer must be a whole number"),
+        (('title = "tiny"', "title = 3"), "title must be text"),
         (('model = "symp-h0"', 'model = "symp-h9"'), "did you mean"),
         (("batch_size = 2", "batch = 2"), "batch_size"),
-        (("title", "name"), "unknown key"),
+        (("title", "name"), "unknown option"),
         (
             (
                 'over = { model = "plain-gpt", length = 16 }',

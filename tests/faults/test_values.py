@@ -2,24 +2,38 @@
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 
 import pytest
 
 from sympformer import InputError, ModelConfig
+from sympformer.bench import Case
+from sympformer.commands.options import Size
 from sympformer.study import Plan
 from sympformer.train import DataConfig, TrainConfig
-from sympformer.train.config import from_dict
+from sympformer.train.config import RunConfig
+from sympformer.typed import from_table
 
-WRONG = ["no", "", 5.5, -1, 0, True, [], [0.9], {}, {"a": 1}, float("nan"), float("inf"), 10**30]
+WRONG = [
+    *("no", "", "a\0b", 5.5, -1, 0, True, [], [0.9], [[1], 2], {}, {"a": 1}),
+    *(float("nan"), float("inf"), 10**30, 10**400, 10**5000),
+]
 
 
 def cases():
-    for cls in (TrainConfig, DataConfig, ModelConfig):
+    for cls in (TrainConfig, DataConfig, ModelConfig, Size, Case, Plan, RunConfig):
         for field in dataclasses.fields(cls):
-            for value in WRONG:
-                yield pytest.param(
-                    cls, field.name, value, id=f"{cls.__name__}-{field.name}-{value}"
-                )
+            for i, value in enumerate(WRONG):
+                yield pytest.param(cls, field.name, value, id=f"{cls.__name__}-{field.name}-{i}")
+
+
+NEEDED = {
+    Case: {"model": "gpt"},
+    Plan: {"presets": ["gpt"], "baseline": "gpt", "seeds": [0], "model": {}}
+    | {"data": DataConfig(), "train": TrainConfig()},
+    RunConfig: {"preset": "gpt", "model": ModelConfig()},
+}
+"""What a table must hold beside the one wrong value."""
 
 
 @pytest.mark.parametrize(("cls", "name", "value"), list(cases()))
@@ -27,19 +41,20 @@ def test_one_wrong_value(cls, name, value):
     """What is taken has the type that is declared; what is refused is named in one line."""
     refusal = made = None
     try:
-        made = cls(**{name: value}) if cls is ModelConfig else from_dict(cls, {name: value})
+        table = {**NEEDED.get(cls, {}), name: value}
+        made = cls(**table) if cls is ModelConfig else from_table(cls, "table", table)
     except InputError as error:
         refusal = str(error)
     if refusal is not None:
         assert "\n" not in refusal
         # Looked up in a table, an entry is named as what it is; an option by its own name.
-        assert name.split("_")[0] in refusal or name == "options"
+        assert name.split("_")[0] in refusal or name == "options" or "unknown preset" in refusal
         return
     kind, kept = typing.get_type_hints(cls)[name], getattr(made, name)
     assert not (isinstance(kept, bool) and kind is not bool)
     assert not (isinstance(kept, float) and kind is int)
     assert not (isinstance(kept, float) and kept - kept != 0), "not finite"
-    assert not isinstance(kept, dict) or name == "options"
+    assert not isinstance(kept, dict) or typing.get_origin(kind) is Mapping
 
 
 @pytest.mark.parametrize(
@@ -52,6 +67,11 @@ def test_one_wrong_value(cls, name, value):
         ("presets = 'gpt'", "presets"),
         ("presets = [1]", "presets"),
         ("baseline = 3", "baseline"),
+        ("baseline = 'gtp'", "baseline"),
+        ("seeds = [-1]", "seed"),
+        ("variant = { '' = { preset = 'gpt' } }", "folder"),
+        ("variant = { a = { preset = ['gpt'] } }", "preset"),
+        ("variant = { a = { preset = 'gpt', learning_rate = '1' } }", "learning_rate"),
         ("model = 3", "model"),
         ("train = 3", "table"),
         ("data = [1]", "table"),
@@ -76,5 +96,5 @@ def test_one_wrong_value_in_a_file(text, says, tmp_path):
     }
     file.write_text("\n".join([*(v for k, v in whole.items() if k != name), text]))
     with pytest.raises(InputError, match=says) as refused:
-        Plan.load(file)
+        Plan.load(file).runs(300)
     assert "\n" not in str(refused.value)

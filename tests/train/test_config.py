@@ -17,7 +17,10 @@ def test_round_trip(tmp_path, tiny):
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("steps = 3", "steps = ", "corrupt"),
+        ("steps = 3", "steps = ", "no TOML"),
+        ("[model]", "[[model]]", "model must be a table"),
+        ("preset = ", "color = 1\npreset = ", "unknown option"),
+        ('preset = "symp-r2"', "preset = 2", "preset must be text"),
         ("steps = 3", "stepz = 3", "did you mean 'steps'"),
         ("[train]", "[trained]", "corrupt"),
         ('connection = "proposal"', 'connection = "proposed"', "did you mean 'proposal'"),

@@ -11,6 +11,7 @@ from sympformer.attention import forms
 from sympformer.bench.yardstick import PlainGPT
 from sympformer.errors import InputError, lookup
 from sympformer.model import PRESETS, LanguageModel, ModelConfig, build
+from sympformer.typed import check_fields
 
 PLAIN = "plain-gpt"
 """The name of the yardstick among the models."""
@@ -58,16 +59,15 @@ class Case:
     """How attention is computed: "auto", or one of `sympformer.attention.forms`."""
 
     def __post_init__(self):
+        check_fields(self)
         lookup({PLAIN: None, **PRESETS}, self.model, "preset")
         lookup(MEASURES, self.measure, "measure")
-        lookup({"float32": None, "bfloat16": None}, self.dtype, "dtype")
         lookup(dict.fromkeys(forms.NAMES), self.form, "attention form")
         if self.model == PLAIN and self.form != "auto":
             raise InputError(f"{PLAIN} has torch's fused attention only: its form must be 'auto'")
         for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type is int and (type(value) is not int or value < 1):
-                raise InputError(f"{field.name} must be a whole number of at least 1, not {value}")
+            if field.type is int and getattr(self, field.name) < 1:
+                raise InputError(f"{field.name} must be a whole number of at least 1")
         self.config(self.length)
 
     @property

@@ -4,9 +4,8 @@ A file of targets (benchmarks/targets.toml explains its form) names groups of ca
 their costs a token.
 """
 
-import tomllib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ import torch
 from sympformer.bench.case import Case
 from sympformer.bench.results import BenchReport, Ratio, ratio
 from sympformer.bench.table import FAILED, OWN, machine_line, shown
-from sympformer.errors import InputError, lookup
+from sympformer.errors import InputError
 from sympformer.table import NONE, Table
+from sympformer.typed import check_fields, from_table, read_toml
 
 PEAK = "matmul peak"
 
@@ -72,11 +72,11 @@ def load_targets(path: Path) -> list[Group]:
     Raises:
         InputError: the file is missing, is no TOML, or has an unknown or bad value.
     """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: give a file of targets")
     try:
-        return [_group(name, table) for name, table in tomllib.loads(path.read_text()).items()]
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: give a file of targets") from None
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+        return [_group(name, table) for name, table in read_toml(path).items()]
+    except InputError as error:
         raise InputError(f"{path} is no file of targets ({error}): see its comments") from None
 
 
@@ -135,32 +135,56 @@ def _name(case: Case) -> str:
     return f"{case.name}: {case.measure}, T {case.length}"
 
 
-def _group(name: str, table: dict[str, Any]) -> Group:
-    for key in table:
-        lookup(dict.fromkeys(("title", "measure", "options", "also", "target")), key, "key")
-    options = {"measure": table.get("measure", "step"), **table["options"]}
-    targets = tuple(_target(options, entry) for entry in table["target"])
-    also = [_case(options, entry) for entry in table.get("also", [])]
+@dataclass(frozen=True)
+class _GroupTable:
+    """A group as TOML has it."""
+
+    title: str
+    options: Mapping[str, Any]
+    target: tuple[Mapping[str, Any], ...]
+    measure: str = "step"
+    also: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class _TargetTable:
+    """A target as TOML has it: with one of the two limits."""
+
+    of: Mapping[str, Any]
+    over: Mapping[str, Any] | None = None
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def __post_init__(self):
+        check_fields(self)
+        if (self.at_most is None) == (self.at_least is None):
+            raise InputError("a target has one of at_most and at_least")
+
+
+def _group(name: str, table: Any) -> Group:
+    group = from_table(_GroupTable, name, table)
+    options = {"measure": group.measure, **group.options}
+    targets = tuple(_target(options, entry) for entry in group.target)
+    also = [_case(options, entry) for entry in group.also]
     needed = [case for target in targets for case in (target.over, target.of) if case]
     cases = tuple(dict.fromkeys([*sorted(needed, key=lambda c: c.model != "plain-gpt"), *also]))
     _check(name, cases)
-    return Group(name, table["title"], cases, targets)
+    return Group(name, group.title, cases, targets)
 
 
-def _target(options: dict[str, Any], entry: dict[str, Any]) -> Target:
-    limits = [(key, entry[key]) for key in ("at_most", "at_least") if key in entry]
-    if len(limits) != 1 or entry.keys() - {"of", "over", "at_most", "at_least"}:
-        raise InputError(f"a target has `of`, `over`, and one of at_most and at_least: {entry}")
-    over = _case(options, entry["over"]) if "over" in entry else None
-    kind, limit = limits[0]
-    return Target(_case(options, entry["of"]), over, float(limit), kind == "at_least")
+def _target(options: dict[str, Any], entry: Mapping[str, Any]) -> Target:
+    target = from_table(_TargetTable, "target", entry)
+    over = None if target.over is None else _case(options, target.over)
+    limit = target.at_most if target.at_least is None else target.at_least
+    assert limit is not None
+    return Target(_case(options, target.of), over, float(limit), target.at_least is not None)
 
 
-def _case(options: dict[str, Any], entry: dict[str, Any]) -> Case:
-    known = {f.name: f for f in fields(Case)}
-    for key in (*options, *entry):
-        lookup(known, key, "option")
-    return Case(**{**options, **entry})
+def _case(options: dict[str, Any], entry: Mapping[str, Any]) -> Case:
+    return from_table(Case, "case", {**options, **entry})
 
 
 def _check(name: str, cases: Sequence[Case]) -> None:

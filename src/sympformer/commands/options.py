@@ -11,8 +11,7 @@ from sympformer.errors import InputError, lookup
 from sympformer.imports import import_again
 from sympformer.model import ModelConfig
 from sympformer.train import DataConfig, TrainConfig
-from sympformer.train.config import from_dict, read_toml
-from sympformer.typed import check, check_fields
+from sympformer.typed import check, check_fields, from_table, read_toml
 
 COMPARED = ("gpt", "gpt-untied", "yurii", "symp-h0", "symp-r2", "symp-exp-euler")
 """The presets that are compared unless others are given."""
@@ -96,6 +95,6 @@ def defaults(path: Path) -> dict[str, Any]:
             if name not in sizes and (name not in plain or plain[name] != value)
         ),
         "size": Size(**sizes),
-        "data": from_dict(DataConfig, tables.get("data", {})),
-        "train": from_dict(TrainConfig, tables.get("train", {})),
+        "data": from_table(DataConfig, "data", tables.get("data", {})),
+        "train": from_table(TrainConfig, "train", tables.get("train", {})),
     }

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from sympformer.errors import InputError
+from sympformer.errors import InputError, lookup
 from sympformer.model import PRESETS, ModelConfig
-from sympformer.train.config import DataConfig, RunConfig, TrainConfig, from_dict, read_toml
-from sympformer.typed import check, check_fields
+from sympformer.train.config import DataConfig, RunConfig, TrainConfig
+from sympformer.typed import check, check_fields, from_table, read_toml
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,21 @@ class Plan:
             InputError: the file is missing, is no TOML, or has an unknown or bad value.
         """
         tables = read_toml(path)
-        tables["data"] = from_dict(DataConfig, tables.get("data", {}))
-        tables["train"] = from_dict(TrainConfig, tables.get("train", {}))
-        for name in ("presets", "seeds"):
-            listed = tables.get(name, [])
-            tables[name] = tuple(listed) if isinstance(listed, list) else listed
-        check("variant", tables.setdefault("variant", {}), dict[str, Any])
-        for name, own in tables["variant"].items():
-            check(f"variant.{name}", own, dict[str, Any])
-        if tables["variant"] and not tables["presets"]:
-            tables["presets"] = tuple(tables["variant"])
+        tables["data"] = from_table(DataConfig, "data", tables.get("data", {}))
+        tables["train"] = from_table(TrainConfig, "train", tables.get("train", {}))
+        tables.setdefault("variant", {})
+        if tables["variant"] and not tables.get("presets") and isinstance(tables["variant"], dict):
+            tables["presets"] = list(tables["variant"])
         missing = {"presets", "baseline", "seeds", "model"} - {k for k, v in tables.items() if v}
         if missing:
             raise InputError(f"{path} lacks {', '.join(sorted(missing))}")
-        return from_dict(cls, tables)
+        return from_table(cls, str(path), tables)
 
     def __post_init__(self):
         check_fields(self)
+        for name, own in self.variant.items():
+            check(f"variant.{name}", own, Mapping[str, Any])
+            check(f"the preset of variant.{name}", own.get("preset", name), str)
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"a seed stands twice in {list(self.seeds)}")
 
@@ -83,12 +81,15 @@ class Plan:
             vocab_size: of the tokenizer, where the plan gives none.
 
         Raises:
-            InputError: a preset or an option does not exist, or a combination makes no sense.
+            InputError: a preset, an option or the baseline does not exist, or a combination makes
+                no sense.
         """
+        models = {entry: self.architecture(entry, vocab_size) for entry in self.entries}
+        lookup(models, self.baseline, "baseline among the entries")
         return [
             RunConfig(
                 entry,
-                self.architecture(entry, vocab_size),
+                models[entry],
                 self.data,
                 dataclasses.replace(self._recipe(entry), seed=seed, data_seed=seed),
                 variant=self.described(entry),
@@ -113,7 +114,7 @@ class Plan:
         own.pop("learning_rate", None)
         if preset != entry and entry in PRESETS:
             raise InputError(f"variant {entry!r} has the name of a preset: choose another")
-        if Path(entry).name != entry or entry.startswith("."):
+        if not entry or Path(entry).name != entry or entry.startswith("."):
             raise InputError(f"variant {entry!r} cannot be the name of a folder: choose another")
         return ModelConfig.preset(preset, **{"vocab_size": vocab_size, **self.model, **own})
 

@@ -1,7 +1,6 @@
 """What a run is made of, and its TOML form."""
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +8,14 @@ from typing import Any, Literal, Self
 
 import tomli_w
 
-from sympformer.errors import InputError, lookup
+from sympformer.errors import InputError
 from sympformer.files import atomic
 from sympformer.imports import import_again, imported
 from sympformer.model import ModelConfig
-from sympformer.typed import check_fields
+from sympformer.typed import check, check_fields, from_table, read_toml
+
+MOST_THREADS = 4096
+"""More are a slip of the hand, and more than a system starts."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,6 @@ class TrainConfig:
     """Compile the blocks with torch.compile."""
 
     def __post_init__(self):
-        if isinstance(self.betas, list):  # TOML knows no tuples
-            object.__setattr__(self, "betas", tuple(self.betas))
         check_fields(self)
         for name in ("steps", "batch_size", "accumulation", "eval_every", "eval_blocks"):
             if getattr(self, name) < 1:
@@ -103,8 +103,8 @@ class TrainConfig:
             raise InputError("warmup and weight_decay must be at least 0")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"betas must be at least 0 and below 1, not {list(self.betas)}")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"threads must be at least 1, not {self.threads}")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise InputError(f"threads must be from 1 to {MOST_THREADS}, not {self.threads}")
         for name in ("seed", "data_seed"):
             if not 0 <= getattr(self, name) < 2**63:
                 raise InputError(f"{name} must be from 0 to 2^63 - 1, not {getattr(self, name)}")
@@ -123,6 +123,9 @@ class RunConfig:
     imports: Mapping[str, str] = field(default_factory=imported, hash=False)
     """The user's files and modules that it needs, each with its SHA-256."""
 
+    def __post_init__(self):
+        check_fields(self)
+
     def save(self, path: Path) -> None:
         """Write `config.toml`."""
         with atomic(path) as partial:
@@ -136,46 +139,23 @@ class RunConfig:
         Raises:
             InputError: the file is missing, is no TOML, or has an unknown or bad value.
         """
+        if not path.is_file():
+            raise InputError(f"{path} does not exist: is {path.parent} a run folder?")
+        tables = read_toml(path)
+        imports = tables.get("imports", {})
+        check("imports", imports, Mapping[str, Any])
+        import_again(imports, str(path.parent))
         try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
-            imports = tables.get("imports", {})
-            import_again(imports, str(path.parent))
-            return cls(
-                preset=tables["preset"],
-                model=ModelConfig.from_dict(tables["model"]),
-                data=from_dict(DataConfig, tables.get("data", {})),
-                train=from_dict(TrainConfig, tables["train"]),
-                variant=tables.get("variant", ""),
-                imports=imports,
-            )
-        except FileNotFoundError:
-            raise InputError(f"{path} does not exist: is {path.parent} a run folder?") from None
-        except (tomllib.TOMLDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+            check("model", tables.get("model"), Mapping[str, Any])
+            read = {
+                "model": ModelConfig.from_dict(tables["model"]),
+                "data": from_table(DataConfig, "data", tables.get("data", {})),
+                "train": from_table(TrainConfig, "train", tables.get("train")),
+                "imports": imports,
+            }
+            return from_table(cls, "the config", {**tables, **read})
+        except InputError as error:
             raise InputError(f"{path} is corrupt ({error}): train again") from None
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file.
-
-    Raises:
-        InputError: it cannot be read, or is no TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no TOML: {error}") from None
-
-
-def from_dict(cls: type, values: dict[str, Any]) -> Any:
-    """Build a dataclass from a table of options; refuse unknown ones in one line."""
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    if not isinstance(values, dict):
-        raise InputError(f"a table of options is wanted, not {values!r}")
-    for name in values:
-        lookup(fields, name, "option")
-    return cls(**values)
 
 
 def _without_none(value: Any) -> Any:
