@@ -273,3 +273,35 @@ def test_an_unknown_word_in_a_prompt(tmp_path, capsys):
 @pytest.mark.parametrize("arguments", [["nonsense"], ["train", "gpt", "--stepz", "3"], []])
 def test_wrong_usage(arguments, capsys):
     assert run(*arguments) == 2
+
+
+def test_options_are_added_to_those_of_a_file(tmp_path):
+    """One option of the model, or one variant, does not silently drop those that the file gives."""
+    plan, out = tmp_path / "plan.toml", tmp_path / "out"
+    plan.write_text(
+        """
+        presets = ["gpt"]
+        baseline = "gpt"
+        seeds = [0]
+        model = { heads = "averaged", mlp_width = 8 }
+        variant = { look = { preset = "symp-r2", lookahead = true }, own = { preset = "yurii" } }
+        """
+    )
+    options = ["--set", "mlp_width=12", "--variant", "own=symp-h0", "--out", out, *FAST]
+    assert run("compare", "--config", plan, *options) == 0
+    configs = {p.parent.name: p.read_text() for p in out.glob("*/config.toml")}
+    assert configs.keys() == {"gpt-s0", "look-s0", "own-s0"}
+    for text in configs.values():
+        assert 'heads = "averaged"' in text
+        assert "mlp_width = 12" in text
+    assert 'preset = "symp-h0"' in configs["own-s0"]
+    # The run of a variant is a file of defaults like any other.
+    again = tmp_path / "again"
+    assert run("train", "--config", out / "look-s0" / "config.toml", "--out", again) == 0
+    model = [text.split("[model]")[1] for text in (configs["look-s0"], _config(again))]
+    assert model[0] == model[1]
+    assert 'preset = "symp-r2"' in _config(again)
+
+
+def _config(folder):
+    return (folder / "config.toml").read_text()

@@ -5,8 +5,11 @@ import json
 import pytest
 
 import sympformer.bench.run as bench_run
-from sympformer.bench.memory import Peak
+from sympformer.bench import Case
+from sympformer.bench.memory import Peak, fresh_peak
 from sympformer.cli import main
+from sympformer.imports import import_from
+from sympformer.model import PRESETS
 
 FAST = [
     *("--n-layer", "1", "--n-head", "2", "--n-embd", "16", "--vocab-size", "37"),
@@ -83,3 +86,18 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, says, capsys, tmp_path
 
 def test_wrong_usage():
     assert run("--dtype", "float8") == 2
+
+
+def test_memory_of_an_imported_preset(tmp_path):
+    """It is measured in a process of its own, which imports the same."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import sympformer as sf\n"
+        "sf.register_preset('of-a-file', sf.Preset('mine', {'tie_embeddings': False}))\n"
+    )
+    import_from(str(file))
+    try:
+        case = Case("of-a-file", "memory", 8, 1, 1, 1, 8, 16)
+        assert fresh_peak(case, threads=1).whole > 0
+    finally:
+        del PRESETS["of-a-file"]

@@ -15,6 +15,7 @@ import torch
 from sympformer.bench.case import Case
 from sympformer.bench.operations import operation
 from sympformer.bench.timing import out_of_memory
+from sympformer.imports import import_from, imported
 from sympformer.machine import keep_freed_memory
 
 TINY = {"n_layer": 1, "n_head": 1, "n_embd": 8, "vocab_size": 8, "length": 2, "batch_size": 1}
@@ -38,7 +39,7 @@ def fresh_peak(case: Case, threads: int) -> Peak | None:
     """
     done = subprocess.run(
         [sys.executable, "-m", __name__],
-        input=json.dumps({"case": asdict(case), "threads": threads}),
+        input=json.dumps({"case": asdict(case), "threads": threads, "imports": list(imported())}),
         capture_output=True,
         text=True,
     )
@@ -89,6 +90,8 @@ def _status(name: str) -> int:
 
 def _main() -> None:
     asked = json.load(sys.stdin)
+    for name in asked["imports"]:
+        import_from(name)
     torch.set_num_threads(asked["threads"])
     keep_freed_memory()  # as the commands do
     try:

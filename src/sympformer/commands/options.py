@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ Set = Annotated[tuple[str, ...], arg(metavar="[OPTION=VALUE ...]")]
 """Options of an architecture, read by `overrides`."""
 
 
-KEYS = ["preset", "model", "data", "train", "imports", "variant"]
+KEYS = ["preset", "model", "data", "train", "imports", "variant", "name"]
 """What stands at the top of a run's config.toml."""
 
 
@@ -46,6 +47,16 @@ class Size:
     def fields(self) -> dict[str, int]:
         """The sizes that are given."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def sizes_in(model: Mapping[str, Any]) -> tuple[Size, dict[str, Any]]:
+    """The sizes among the fields of a model in a file, and the other fields.
+
+    Raises:
+        InputError: a size of another type.
+    """
+    sizes = {name: model[name] for name in asdict(Size()) if name in model}
+    return Size(**sizes), {name: value for name, value in model.items() if name not in sizes}
 
 
 def overrides(options: tuple[str, ...], flag: str = "--set") -> dict[str, Any]:
@@ -82,19 +93,19 @@ def defaults(path: Path) -> dict[str, Any]:
     check("imports", imports, dict[str, str])
     check("model", model, dict[str, Any])
     import_again(imports, str(path))
-    sizes = {name: model[name] for name in asdict(Size()) if name in model}
+    size, _ = sizes_in(model)
     preset = tables.get("preset", "symp-r2")
     check("preset", preset, str)
     asked = ModelConfig.preset(preset, **model).to_dict()
-    plain = ModelConfig.preset(preset, **sizes).to_dict()
+    plain = ModelConfig.preset(preset, **size.fields()).to_dict()
     return {
         "preset": preset,
-        "set": tuple(
-            f"{name}={json.dumps(value)}"
+        "model": {
+            name: value
             for name, value in asked.items()
-            if name not in sizes and (name not in plain or plain[name] != value)
-        ),
-        "size": Size(**sizes),
+            if name not in size.fields() and (name not in plain or plain[name] != value)
+        },
+        "size": size,
         "data": from_table(DataConfig, "data", tables.get("data", {})),
         "train": from_table(TrainConfig, "train", tables.get("train", {})),
     }

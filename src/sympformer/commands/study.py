@@ -1,7 +1,7 @@
 """Commands about many runs: compare presets, report on what is there."""
 
-import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from sympformer import machine
 from sympformer.commands.data import prepare
-from sympformer.commands.options import COMPARED, Flat, Set, Size, overrides
+from sympformer.commands.options import COMPARED, Flat, Set, Size, overrides, sizes_in
 from sympformer.errors import InputError
 from sympformer.train import DataConfig, Progress, TrainConfig
 from sympformer.train.folder import RunFolder
@@ -46,6 +46,8 @@ class Compare:
     shard: str = "1/1"
     """I/N: train every N-th run only, from the I-th on, as a job array does; the report is made by
     the job that finds all runs finished."""
+    file: tyro.conf.Suppress[Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """What a file says of the model beside its size, and of variants; options are added to it."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -53,24 +55,16 @@ class Compare:
         from sympformer.study import Plan
 
         plan = Plan.load(path)
-        sizes = {name: plan.model[name] for name in asdict(Size()) if name in plan.model}
-        others = {name: value for name, value in plan.model.items() if name not in sizes}
+        size, others = sizes_in(plan.model)
         return cls(
             presets=plan.presets,
             seeds=plan.seeds,
             baseline=plan.baseline,
             config=path,
-            set=tuple(f"{name}={json.dumps(value)}" for name, value in others.items()),
-            size=Size(**sizes),
+            size=size,
             data=plan.data,
             train=plan.train,
-            variant=tuple(
-                ",".join(
-                    [f"{name}={own.get('preset', name)}"]
-                    + [f"{k}={json.dumps(v)}" for k, v in own.items() if k != "preset"]
-                )
-                for name, own in plan.variant.items()
-            ),
+            file={"model": others, "variant": plan.variant},
         )
 
     def plan(self) -> Any:
@@ -79,10 +73,11 @@ class Compare:
 
         if (self.train.seed, self.train.data_seed) != (0, 0):
             raise InputError("compare takes --seeds, which set the seed and the data seed of a run")
-        model = {**self.size.fields(), **overrides(self.set)}
+        model = {**self.file.get("model", {}), **self.size.fields(), **overrides(self.set)}
         entries = dict(map(_variant, self.variant))
         if len(entries) < len(self.variant):
             raise InputError("two variants have one name: give each its own")
+        entries = {**self.file.get("variant", {}), **entries}
         plan = Plan(self.presets, self.baseline, self.seeds, model, self.data, self.train, entries)
         return plan.scaled(self.scale)
 

@@ -1,9 +1,10 @@
 """Commands about one run: train a model, measure its loss, let it write."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import tyro
 from rich.console import Console
@@ -44,6 +45,8 @@ class Train:
     size: Annotated[Size, Flat] = field(default_factory=Size)
     data: Annotated[DataConfig, Flat] = field(default_factory=DataConfig)
     train: Annotated[TrainConfig, Flat] = field(default_factory=TrainConfig)
+    model: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
+    """What a file says of the architecture beside its size."""
 
     def run(self) -> int:
         """Train."""
@@ -69,7 +72,7 @@ class Train:
     def asked(self, corpus: Corpus) -> RunConfig:
         """What the options ask for."""
         size = {"vocab_size": corpus.tokenizer.vocab_size, **self.size.fields()}
-        model = ModelConfig.preset(self.preset, **{**size, **overrides(self.set)})
+        model = ModelConfig.preset(self.preset, **{**self.model, **size, **overrides(self.set)})
         return RunConfig(self.preset, model, self.data, self.train)
 
 

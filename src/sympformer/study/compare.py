@@ -40,4 +40,4 @@ def compare(
 
 def run_folder(folder: Path, config: RunConfig) -> Path:
     """Where a comparison keeps this run."""
-    return folder / f"{config.preset}-s{config.train.seed}"
+    return folder / f"{config.name}-s{config.train.seed}"

@@ -88,11 +88,12 @@ class Plan:
         lookup(models, self.baseline, "baseline among the entries")
         return [
             RunConfig(
-                entry,
+                self.preset_of(entry),
                 models[entry],
                 self.data,
                 dataclasses.replace(self._recipe(entry), seed=seed, data_seed=seed),
                 variant=self.described(entry),
+                name=entry,
             )
             for seed in self.seeds
             for entry in self.entries
@@ -103,15 +104,19 @@ class Plan:
         """Presets and variants, by name."""
         return tuple(dict.fromkeys((*self.presets, *self.variant)))
 
+    def preset_of(self, entry: str) -> str:
+        """The preset that an entry is, or is made of."""
+        return self.variant.get(entry, {}).get("preset", entry)
+
     def architecture(self, entry: str, vocab_size: int) -> ModelConfig:
         """The architecture of one entry.
 
         Raises:
             InputError: it does not exist, makes no sense, or hides a preset of its name.
         """
-        own = dict(self.variant.get(entry, {}))
-        preset = own.pop("preset", entry)
-        own.pop("learning_rate", None)
+        preset, own = self.preset_of(entry), dict(self.variant.get(entry, {}))
+        for name in ("preset", "learning_rate"):
+            own.pop(name, None)
         if preset != entry and entry in PRESETS:
             raise InputError(f"variant {entry!r} has the name of a preset: choose another")
         if not entry or Path(entry).name != entry or entry.startswith("."):
@@ -122,7 +127,7 @@ class Plan:
         """What an entry is beyond a preset of its name; empty if it is just that."""
         own = dict(self.variant.get(entry, {}))
         options = [f"{name}={json.dumps(value)}" for name, value in own.items() if name != "preset"]
-        return ", ".join([own.get("preset", entry), *options]) if own else ""
+        return ", ".join([self.preset_of(entry), *options]) if own else ""
 
     def _recipe(self, entry: str) -> TrainConfig:
         own = self.variant.get(entry, {})

@@ -34,6 +34,7 @@ class RunResult:
 
     folder: Path
     preset: str
+    """Its name in the comparison: that of a preset, or of a variant."""
     seed: int
     parameters: int
     steps: int
@@ -72,7 +73,7 @@ class RunResult:
         try:
             return cls(
                 folder=run.path,
-                preset=str(summary["preset"]),
+                preset=str(summary.get("name", summary["preset"])),
                 variant=str(summary.get("variant", "")),
                 seed=int(summary["seed"]),
                 parameters=int(summary["parameters"]),
@@ -94,7 +95,7 @@ class RunResult:
                 command=_shown(str(summary.get("command", "unknown"))),
                 curve=_curve(metrics),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise run.corrupt(f"{type(error).__name__}: {error}") from None
 
     @property

@@ -120,11 +120,14 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     variant: str = ""
     """Of a comparison's variant: what it is."""
+    name: str = ""
+    """What a comparison calls it; its preset if not given."""
     imports: Mapping[str, str] = field(default_factory=imported, hash=False)
     """The user's files and modules that it needs, each with its SHA-256."""
 
     def __post_init__(self):
         check_fields(self)
+        object.__setattr__(self, "name", self.name or self.preset)
 
     def save(self, path: Path) -> None:
         """Write `config.toml`."""

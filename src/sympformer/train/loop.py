@@ -160,6 +160,7 @@ class Run:
         report = audit(self.model.cpu(), length=min(48, self.config.model.block_size))
         summary = {
             "preset": self.config.preset,
+            "name": self.config.name,
             "variant": self.config.variant,
             "seed": self.config.train.seed,
             "parameters": self.model.num_parameters(),

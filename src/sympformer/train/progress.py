@@ -37,7 +37,7 @@ class Progress:
 
     def begin(self, config: RunConfig, step: int, forms: Sequence[str] = ()) -> None:
         """Start a run's line; `forms` says how attention is computed."""
-        self.name = f"{config.preset} (seed {config.train.seed})"
+        self.name = f"{config.name} (seed {config.train.seed})"
         self.bar.start()
         self.task = self.bar.add_task(
             self.name,
