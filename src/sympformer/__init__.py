@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         build,
         presets,
         register_attention,
+        register_model,
         register_preset,
     )
 
@@ -40,6 +41,7 @@ __all__ = [
     "model",
     "presets",
     "register_attention",
+    "register_model",
     "register_preset",
     "register_scheme",
     "study",
@@ -58,6 +60,7 @@ _HOMES = {
     "build": "model",
     "presets": "model",
     "register_attention": "model",
+    "register_model": "model",
     "register_preset": "model",
     "register_scheme": "dynamics",
 }

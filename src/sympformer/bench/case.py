@@ -10,7 +10,7 @@ from sympformer import machine
 from sympformer.attention import forms
 from sympformer.bench.yardstick import PlainGPT
 from sympformer.errors import InputError, lookup
-from sympformer.model import PRESETS, LanguageModel, ModelConfig, build
+from sympformer.model import PRESETS, CustomModel, LanguageModel, ModelConfig, build
 from sympformer.typed import check_fields
 
 PLAIN = "plain-gpt"
@@ -88,7 +88,7 @@ class Case:
             n_embd=self.n_embd,
         )
 
-    def build(self, block_size: int) -> LanguageModel | PlainGPT:
+    def build(self, block_size: int) -> LanguageModel | CustomModel | PlainGPT:
         """The model, on its device, its weights from seed 0."""
         with machine.seeded(0):
             if self.model == PLAIN:

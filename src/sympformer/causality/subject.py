@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sympformer.errors import InputError
+from sympformer.model.outputs import described, find_logits
 
 CACHES = ("cache", "past_key_values", "state")
 """Names under which models take a cache, and under which their outputs hold one."""
@@ -82,42 +83,6 @@ class Subject:
         if isinstance(out, Mapping):
             return out.get(self.cache_name)
         return getattr(out, self.cache_name, None)
-
-
-def find_logits(out: Any, shape: Iterable[int]) -> Any:
-    """The logits in an output: itself, `.logits`, `["logits"]`, or the only tensor (B, T, ·) of it.
-
-    Raises:
-        InputError: a tuple or list with several tensors (B, T, ·).
-    """
-    if isinstance(out, Tensor):
-        return out
-    if isinstance(out, Mapping):
-        return out.get("logits")
-    if hasattr(out, "logits") or not isinstance(out, tuple | list):
-        return getattr(out, "logits", None)
-    found = [t for t in out if isinstance(t, Tensor) and t.ndim == 3 and t.shape[:2] == shape]
-    if len(found) > 1:
-        raise InputError(
-            f"the model gave {described(out)}: say which are the logits, e.g. "
-            "logits=lambda out: out[0]"
-        )
-    return found[0] if found else None
-
-
-def described(out: Any) -> str:
-    """An output in a few words, with the shapes of its tensors."""
-    if isinstance(out, Tensor):
-        return f"a tensor {tuple(out.shape)}"
-    if isinstance(out, Mapping):
-        return f"a {type(out).__name__} with {', '.join(map(str, out)) or 'nothing'}"
-    if isinstance(out, tuple | list):
-        parts = ", ".join(
-            f"tensor {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
-            for part in out
-        )
-        return f"a {type(out).__name__} of {parts or 'nothing'}"
-    return f"a {type(out).__name__}"
 
 
 def limit_of(model: Any) -> int | None:

@@ -62,7 +62,7 @@ class Train:
         summary = train(config, corpus, folder, resume=self.resume is not None, progress=progress)
         print(f"{folder}: validation loss {summary['final_loss']:.4f} nats/token")
         print(summary["audit"]["verdict"])
-        return 0 if summary["audit"]["passed"] else 1
+        return 1 if summary["audit"]["passed"] is False else 0
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -5,19 +5,23 @@ from sympformer.model.block import Block
 from sympformer.model.build import build
 from sympformer.model.cache import Cache, Recorder
 from sympformer.model.config import ModelConfig
+from sympformer.model.custom import CustomModel
 from sympformer.model.generation import pad_left
 from sympformer.model.language import LanguageModel, Output
 from sympformer.model.layers import Stream
+from sympformer.model.models import MODELS, register_model
 from sympformer.model.oracle import AttentionOracle, Cost, OracleField
 from sympformer.model.presets import PRESETS, Preset, presets, register_preset
 
 __all__ = [
     "ATTENTIONS",
+    "MODELS",
     "PRESETS",
     "AttentionOracle",
     "Block",
     "Cache",
     "Cost",
+    "CustomModel",
     "LanguageModel",
     "ModelConfig",
     "OracleField",
@@ -29,5 +33,6 @@ __all__ = [
     "pad_left",
     "presets",
     "register_attention",
+    "register_model",
     "register_preset",
 ]

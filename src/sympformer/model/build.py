@@ -6,18 +6,22 @@ import torch
 
 from sympformer.errors import InputError
 from sympformer.model.config import ModelConfig
+from sympformer.model.custom import CustomModel
 from sympformer.model.language import LanguageModel
 
 SIZES = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "unique_layers")
 """What a model has in common with the one whose parameters it matches."""
 
 
-def build(config: ModelConfig) -> LanguageModel:
+def build(config: ModelConfig) -> LanguageModel | CustomModel:
     """The model of a config, freshly initialised from torch's global random state.
 
     Raises:
-        InputError: no width of the MLPs gives the number of parameters to be matched.
+        InputError: no width of the MLPs gives the number of parameters to be matched, or a model of
+            a user's own cannot be built.
     """
+    if config.model:
+        return CustomModel(config)
     return LanguageModel(matched(config) if config.match_parameters else config)
 
 

@@ -12,6 +12,7 @@ from sympformer.dynamics import SCHEMES, UNDAMPED, Scheme
 from sympformer.dynamics.first_order import Drift, FirstOrder
 from sympformer.errors import InputError, lookup
 from sympformer.model.attentions import ATTENTIONS, attention_oracle
+from sympformer.model.models import MODELS
 from sympformer.model.oracle import Reads, options_of
 from sympformer.model.presets import PRESETS
 from sympformer.typed import check
@@ -79,6 +80,8 @@ class ModelConfig:
     """Width inside the MLPs; 0 is 4 n_embd."""
     match_parameters: str = ""
     """Preset whose number of parameters, at this size, the width of the MLPs is chosen for."""
+    model: str = ""
+    """A whole model in the place of ours, that was registered; it reads the config as it wants."""
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """The options of the attention, all of them."""
 
@@ -130,6 +133,9 @@ class ModelConfig:
         if self.match_parameters:
             lookup(PRESETS, self.match_parameters, "preset to match")
         self._refuse_options_without_effect()
+        if self.model:
+            lookup(MODELS, self.model, "model")
+            return
         try:
             with torch.device("meta"):  # what the oracle refuses, without taking memory
                 sizes = self.n_embd, self.n_head
@@ -160,6 +166,7 @@ class ModelConfig:
             "connection": (velocity, "dynamics 'symp' and form 'velocity'"),
             "loop_scalars": (self.unique_layers > 0, "unique_layers"),
             "token_shift": (not self.tie_embeddings, "tie_embeddings = false"),
+            "match_parameters": (not self.model, "a model of ours"),
             "mlp_width": (not self.match_parameters, "match_parameters = '' (it sets the width)"),
         }
         for name, (has_effect, where) in needs.items():
@@ -249,6 +256,7 @@ _AROUND = {
     "unique_layers",
     "loop_scalars",
     "match_parameters",
+    "model",
 }
 """Fields that are not of a layer."""
 

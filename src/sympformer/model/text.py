@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from sympformer.errors import InputError
+from sympformer.model.custom import CustomModel
 from sympformer.model.generation import pad_left
 from sympformer.model.language import LanguageModel
 
@@ -35,7 +36,7 @@ class Tokenizer(Protocol):
 
 
 def continue_text(
-    model: LanguageModel,
+    model: LanguageModel | CustomModel,
     tokenizer: Tokenizer,
     prompt: str | None = None,
     max_new_tokens: int = 100,
@@ -58,7 +59,7 @@ def continue_text(
 
 
 def stream_text(
-    model: LanguageModel,
+    model: LanguageModel | CustomModel,
     tokenizer: Tokenizer,
     prompt: str | None = None,
     max_new_tokens: int = 100,
@@ -77,7 +78,7 @@ def stream_text(
 
 
 def continue_texts(
-    model: LanguageModel,
+    model: LanguageModel | CustomModel,
     tokenizer: Tokenizer,
     prompts: Sequence[str],
     max_new_tokens: int = 100,
@@ -106,7 +107,7 @@ def continue_texts(
     ]
 
 
-def sample_text(model: LanguageModel, tokenizer: Tokenizer, seed: int = 0) -> str:
+def sample_text(model: LanguageModel | CustomModel, tokenizer: Tokenizer, seed: int = 0) -> str:
     """A new document as `continue_text` makes it, or the reason why there is none.
 
     For those whose work a sample shall never stop: a training run evaluates models of any state
@@ -188,7 +189,7 @@ def _encode(tokenizer: Tokenizer, prompt: str | None) -> list[int]:
 
 
 def _rows(
-    model: LanguageModel,
+    model: LanguageModel | CustomModel,
     tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,

@@ -85,8 +85,8 @@ class RunResult:
                 tokens_per_second=float(summary["tokens_per_second"]),
                 causality=str(summary["causality"]),
                 audit={
-                    "passed": bool(summary["audit"]["passed"]),
-                    "causal": bool(summary["audit"]["causal"]),
+                    "passed": _known(summary["audit"]["passed"]),
+                    "causal": _known(summary["audit"]["causal"]),
                     "verdict": str(summary["audit"]["verdict"]),
                 },
                 corpus=str(summary.get("corpus", "unknown data")),
@@ -106,7 +106,7 @@ class RunResult:
     @property
     def leaks(self) -> bool:
         """The model sees later tokens, by proof, by design or by measurement."""
-        return self.below_floor or self.causality != "prefix" or not self.audit["causal"]
+        return self.below_floor or self.causality != "prefix" or self.audit["causal"] is False
 
     @property
     def fault(self) -> str | None:
@@ -118,7 +118,7 @@ class RunResult:
             )
         if self.causality != "prefix":
             return f"causality is {self.causality!r}: every token sees all others"
-        return None if self.audit["passed"] else self.audit["verdict"]
+        return self.audit["verdict"] if self.audit["passed"] is False else None
 
 
 def load_results(folders: str | os.PathLike[str] | Iterable[Path]) -> list[RunResult]:
@@ -150,6 +150,11 @@ def load_results(folders: str | os.PathLike[str] | Iterable[Path]) -> list[RunRe
                 "keep one of them in the folder"
             )
     return results
+
+
+def _known(found: Any) -> bool | None:
+    """Whether an audit found so; None if it could not be made."""
+    return None if found is None else bool(found)
 
 
 def _curve(metrics: list[dict[str, Any]]) -> Curve:

@@ -88,6 +88,8 @@ class Summary:
     speed: float
     """Tokens per second relative to the baseline."""
     leaks: bool
+    unaudited: str
+    """Why there was no audit; empty if there was."""
     faults: tuple[str, ...]
     """Why these losses are not those of a sound decoder; empty if they are."""
 
@@ -147,6 +149,7 @@ def _summary(
         tokens_per_second=speed,
         speed=speed / float(np.mean([run.tokens_per_second for run in groups[baseline]])),
         leaks=any(run.leaks for run in runs),
+        unaudited=next((r.audit["verdict"] for r in runs if r.audit["passed"] is None), ""),
         faults=tuple(dict.fromkeys(run.fault for run in runs if run.fault)),
     )
 

@@ -65,8 +65,14 @@ def _row(summary: Summary, compared: Sequence[str]) -> tuple[str, ...]:
         NONE if summary.gap is None else f"{summary.gap:+.4f}",
         f"{steps:.0f}" if steps is not None else NEVER if paired else NONE,
         f"{summary.tokens_per_second:,.0f} ({summary.speed:.2f}x)",
-        "LEAKS" if summary.leaks else "FAILED" if summary.faults else "passed",
+        "LEAKS" if summary.leaks else _audit(summary),
     )
+
+
+def _audit(summary: Summary) -> str:
+    if summary.faults:
+        return "FAILED"
+    return "not audited" if summary.unaudited else "passed"
 
 
 def _mean(value: Mean) -> str:
@@ -142,5 +148,7 @@ def _notes(
                 common = _seeds(difference.seeds)
                 yield f"{summary.preset} is compared with {name} on {common} only."
     for summary in summaries:
+        if summary.unaudited:
+            yield f"{summary.preset}: {summary.unaudited}."
         for fault in summary.faults:
             yield f"{MARK} {summary.preset} is no sound decoder: {fault}."

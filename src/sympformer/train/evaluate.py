@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
-
-from sympformer.model import LanguageModel
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -21,11 +19,14 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: LanguageModel,
+    model: nn.Module,
     blocks: Iterable[tuple[Tensor, Tensor, np.ndarray]],
     floor: np.ndarray | None = None,
 ) -> Evaluation:
-    """Evaluate on `valid_blocks`; `floor` is the corpus's, None where it is unknown."""
+    """Evaluate `model(tokens, targets).loss` on `valid_blocks`.
+
+    `floor` is the corpus's, None where it is unknown.
+    """
     model.eval()
     device = next(model.parameters()).device
     total, least, tokens = 0.0, 0.0, 0

@@ -12,14 +12,14 @@ from safetensors import SafetensorError
 from sympformer.data import Tokenizer, load_tokenizer, save_tokenizer
 from sympformer.errors import InputError
 from sympformer.files import atomic
-from sympformer.model import LanguageModel, build
+from sympformer.model import CustomModel, LanguageModel, build
 from sympformer.train.config import RunConfig
 
 CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
 MODEL, CHECKPOINT, ENVIRONMENT = "model.safetensors", "checkpoint.pt", "environment.json"
 
 
-def load_model(folder: str | os.PathLike[str]) -> LanguageModel:
+def load_model(folder: str | os.PathLike[str]) -> LanguageModel | CustomModel:
     """The trained model of a run folder, or of the `model.safetensors` in one, on the CPU.
 
     Raises:
@@ -78,7 +78,7 @@ class RunFolder:
         save_tokenizer(tokenizer, self.path)
         (self.path / METRICS).write_text("")
 
-    def save(self, model: LanguageModel, state: dict[str, Any]) -> None:
+    def save(self, model: LanguageModel | CustomModel, state: dict[str, Any]) -> None:
         """Write all that resuming needs in one file, and the weights for those who only read them.
 
         Each is whole, or the previous one stands; the config is in the metadata of the weights.
@@ -145,7 +145,7 @@ class RunFolder:
                 f"{path} is corrupt ({reason}): delete the run and train again"
             ) from None
 
-    def model(self) -> LanguageModel:
+    def model(self) -> LanguageModel | CustomModel:
         """The model with the weights saved last, on the CPU.
 
         Raises:

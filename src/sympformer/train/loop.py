@@ -9,12 +9,12 @@ import torch
 
 from sympformer import machine
 from sympformer.attention import forms
-from sympformer.causality import audit
 from sympformer.compiler import compile_blocks, require_compiler
 from sympformer.data import Corpus, Loader, valid_blocks
 from sympformer.errors import InputError
-from sympformer.model import LanguageModel, build
+from sympformer.model import CustomModel, LanguageModel, build
 from sympformer.model.text import sample_text
+from sympformer.train.audited import audited
 from sympformer.train.config import RunConfig
 from sympformer.train.engine import DivergenceError, Engine
 from sympformer.train.evaluate import Evaluation, evaluate
@@ -60,6 +60,8 @@ def train(
         else:
             run.start()
         progress.begin(config, run.engine.step, run.forms)
+        if isinstance(run.model, CustomModel):
+            progress.say("a model of the user's own, from which no samples are made")
         try:
             while run.engine.step < config.train.steps:
                 progress.update(run.update())
@@ -92,7 +94,7 @@ class Run:
             )
         t, block_size = config.train, config.model.block_size
         self.config, self.corpus, self.folder, self.device = config, corpus, folder, device
-        self.model: LanguageModel = build(config.model).to(device)
+        self.model: LanguageModel | CustomModel = build(config.model).to(device)
         loader = Loader(corpus.train, block_size, t.batch_size, t.data_seed)
         self.engine = Engine(self.model, loader, t)
         self.blocks = list(valid_blocks(corpus.valid, block_size, t.batch_size, t.eval_blocks))
@@ -157,7 +159,7 @@ class Run:
             self.evaluate()
         assert self.evaluation is not None
         engine = self.engine
-        report = audit(self.model.cpu(), length=min(48, self.config.model.block_size))
+        report = audited(self.model.cpu(), min(48, self.config.model.block_size))
         summary = {
             "preset": self.config.preset,
             "name": self.config.name,
@@ -172,7 +174,7 @@ class Run:
             "seconds": engine.seconds,
             "tokens_per_second": engine.tokens / engine.seconds,
             "causality": self.config.model.causality,
-            "audit": report.to_dict(),
+            "audit": report,
             "corpus": self.corpus.name,
             "attention": self.forms,
             **machine.environment(self.device),
@@ -186,7 +188,7 @@ class Run:
         block = torch.zeros(1, self.config.model.block_size, dtype=torch.int64, device=self.device)
         compiled = self.config.train.compile
         with torch.no_grad(), self.engine.precision, forms.recorded(compiled) as used:
-            self.model(block)
+            self.model(block, block)
         return sorted(used)
 
     def _record(self, event: str, values: dict[str, Any]) -> dict[str, Any]:

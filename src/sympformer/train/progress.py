@@ -52,6 +52,10 @@ class Progress:
             for form in forms:
                 self.console.print(f"{self.name}: attention {form}")
 
+    def say(self, line: str) -> None:
+        """Print a line about the run."""
+        self.console.print(f"{self.name}: {line}", markup=False)
+
     def update(self, row: dict[str, float]) -> None:
         """Show an update."""
         self.loss = row["loss"] if self.loss is None else 0.9 * self.loss + 0.1 * row["loss"]
