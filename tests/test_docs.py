@@ -41,10 +41,14 @@ def test_the_file_of_the_page_is_imported_and_recorded(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "sharpness = 6.0" in (tmp_path / "run" / "config.toml").read_text()
     assert command("eval", "run", cwd=tmp_path).returncode == 0
-    file.write_text(file.read_text() + "\n# changed\n")
+    (tmp_path / "moved.py").write_text(file.read_text())
+    file.write_text(file.read_text() + "\nprint('it runs')\n")
     changed = command("eval", "run", cwd=tmp_path)
     assert changed.returncode == 2
     assert "has changed since" in changed.stderr
+    assert "it runs" not in changed.stdout
+    moved = command("eval", "run", "--import", "moved.py", cwd=tmp_path)
+    assert moved.returncode == 0, moved.stderr
     file.unlink()
     gone = command("eval", "run", cwd=tmp_path)
     assert gone.returncode == 2

@@ -45,19 +45,26 @@ def import_from(name: str) -> ModuleType:
 
 
 def import_again(needed: Mapping[str, str], who: str) -> None:
-    """Import what `who` was made with.
+    """Import what `who` was made with; what is imported already, from any place, is enough.
 
     Raises:
         InputError: something of it is gone, or has changed since.
     """
     for name, digest in needed.items():
         check(f"the digest of {name}", digest, str)
-        found = _imported.get(name) or _digest(import_from(name))
+        if digest and digest in _imported.values():  # from wherever: a run may have been moved
+            continue
+        path = Path(name)
+        if path.suffix == ".py" and path.is_file():  # what has changed is not run
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+        else:
+            found = _digest(import_from(name))
         if found != digest:
             raise InputError(
                 f"{name} has changed since {who} was made (SHA-256 {digest[:12]} then, "
-                f"{found[:12]} now): restore it, or start anew"
+                f"{found[:12]} now): restore it, or name a copy of what it was with --import"
             )
+        import_from(name)
 
 
 def import_file(path: Path) -> ModuleType:
