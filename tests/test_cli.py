@@ -232,6 +232,8 @@ def test_a_leaking_comparison_is_marked(tmp_path):
         (["compare", "--presets", "gtp", *FAST], "did you mean 'gpt'"),
         (["train", "gpt", "--set", "connection=proposal", *FAST], "form 'velocity'"),
         (["train", "gpt", "--set", "n_embd", *FAST], "OPTION=VALUE"),
+        (["train", "gpt", "--set", "mlp_width=" + "1" * 5000, *FAST], "mlp_width must be"),
+        (["train", "gpt", "--set", "mlp_width=" + "[" * 100_000, *FAST], "mlp_width must be"),
         (["train", "gpt", *FAST, "--text", "nowhere.txt"], "nowhere.txt"),
         (["train", "gpt", *FAST, "--n-embd", "15"], "multiple of n_head"),
         (["train", "gpt", *FAST, "--steps", "0"], "steps must be at least 1"),

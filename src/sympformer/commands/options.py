@@ -74,7 +74,7 @@ def overrides(options: tuple[str, ...], flag: str = "--set") -> dict[str, Any]:
             raise InputError(f"{flag} takes OPTION=VALUE, not {option!r}")
         try:
             overrides[name] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, or beyond what Python reads
             overrides[name] = text
     return overrides
 
