@@ -226,6 +226,22 @@ class Forgetting(Attention):
         return super().forward(x, sf.Recorder().part("nowhere"))
 
 
+class Unpadded(Attention):
+    """Takes padding for tokens."""
+
+    def forward(self, x, past):
+        return super().forward(x, Blind(past))
+
+
+class Blind:
+    """A past that says nothing of padding."""
+
+    def __init__(self, past):
+        self.length, self.padding, self.keeps = past.length, None, past.keeps
+        self.part, self.recall, self.keep = past.part, past.recall, past.keep
+        self.extend = past.extend
+
+
 class Idle(Attention):
     """Has a map that nothing reads."""
 
@@ -307,6 +323,7 @@ class CostFails(Attention):
         (Leaking, "Leaking read for attention: changing token 1 moves an earlier attention"),
         (Counting, "the attention of the first 1 tokens alone is off by"),
         (Forgetting, "behind a cache of 1 tokens its attention is off by"),
+        (Unpadded, "padding before a text moves its attention by"),
         (Idle, "nothing depends on idle.weight, idle.bias"),
         (Uninitialised, "gain is not initialised by its module's reset_parameters"),
         (BuiltOtherwise, "reset_parameters makes another gain than building does"),

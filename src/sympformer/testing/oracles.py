@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sympformer.attention.past import NoPast, Past
 from sympformer.dynamics.trial import Calls
 from sympformer.errors import InputError, one_line
-from sympformer.model.cache import Recorder
+from sympformer.model.cache import Cache, Recorder
 from sympformer.model.oracle import AttentionOracle, Reads
 
 TOKENS, D = 9, 8
@@ -19,7 +19,7 @@ SPLITS = ((1, 8), (5, 4), (1,) * 9, (2, 3, 1, 3))
 
 
 def check_oracle(oracle: type[AttentionOracle], *, n_head: int = 2, **options: Any) -> None:
-    """Causality, caches, precision, initialisation, gradients and cost, in every reading.
+    """Causality, caches, padding, precision, initialisation, gradients and cost, in every reading.
 
     Args:
         oracle: the class, as `register_attention` takes it.
@@ -62,6 +62,7 @@ def _check_reading(
             p.add_(torch.randn_like(p) / 2)
     _check_causality(made, reads, what)
     _check_cache(made, reads, what)
+    _check_padding(made, reads, what)
     _check_gradients(made, reads, what)
 
 
@@ -168,6 +169,27 @@ def _check_cache(oracle: AttentionOracle, reads: Reads, what: str) -> None:
                     f"{what}: behind a cache of {start} tokens its {part} is off by {off:.2g}"
                 )
             cache, start = recorder.cache(n), end
+
+
+@torch.no_grad()
+def _check_padding(oracle: AttentionOracle, reads: Reads, what: str) -> None:
+    """The second of two rows has padding on the left, which changes nothing behind it."""
+    xp, n = _tokens(), 3
+    alone = _results(oracle, xp[:, 1:, n:], reads, NoPast())
+    cache = Cache(padding=torch.tensor([0, n]))
+    for pieces in ((TOKENS,), (n + 2, TOKENS - n - 2)):
+        after, got = cache, []
+        for piece in xp.split(pieces, dim=2):
+            recorder = Recorder(after)
+            got.append(_results(oracle, piece, reads, recorder.part("here")))
+            after = recorder.cache(piece.shape[2])
+        for part, expected in alone.items():
+            result = torch.cat([results[part] for results in got], dim=1)
+            off = (result[1:, n:] - expected).abs().max().item()
+            assert off < 1e-9, (
+                f"{what}: padding before a text moves its {part} by {off:.2g}: see "
+                "sympformer.attention.padding"
+            )
 
 
 @torch.no_grad()
