@@ -1,5 +1,11 @@
-"""The code blocks of the pages run, in order, as a file of the reader's own would."""
+"""The code blocks of the pages run, in order, as a file of the reader's own would.
 
+A block behind `<!-- needs NAME -->` runs where there is such a module, or such a name in
+the package (`sf.NAME`).
+"""
+
+import hashlib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -7,19 +13,87 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
+import sympformer as sf
+
+PAGES = ["audit.md", "blocks.md", "extending.md", "schemes.md"]
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+BLOCK = re.compile(r"^(?:<!-- needs (\S+) -->\n)?```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def text(page):
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+def there_is(needed):
+    if needed.startswith("sf."):
+        return hasattr(sf, needed.removeprefix("sf."))
+    return importlib.util.find_spec(needed) is not None
 
 
 def blocks(page):
-    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.S)
+    return [code for needed, code in BLOCK.findall(text(page)) if not needed or there_is(needed)]
 
 
-@pytest.mark.parametrize("page", ["blocks.md", "extending.md"])
+def package():
+    """The digest of every file of the package."""
+    files = (path for path in (ROOT / "src").rglob("*") if "__pycache__" not in path.parts)
+    return {f: hashlib.sha256(f.read_bytes()).digest() for f in files if f.is_file()}
+
+
+def test_every_page_with_code_runs():
+    pages = {path.name for path in DOCS.glob("*.md") if BLOCK.search(text(path.name))}
+    assert pages == set(PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_python_blocks(page, tmp_path):
-    file = tmp_path / "page.py"
-    file.write_text("\n".join(blocks(page)), encoding="utf-8")
-    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True)
+    """In a process of its own, without a change to any file of the package."""
+    (tmp_path / "page.py").write_text("\n".join(blocks(page)), encoding="utf-8")
+    before = package()
+    done = subprocess.run([sys.executable, "page.py"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert package() == before
+
+
+def test_blocks_are_left_out_where_something_is_missing(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "text", lambda page: PAGE)
+    assert blocks("page.md") == ["first\n", "third\n"]
+
+
+PAGE = """
+```python
+first
+```
+<!-- needs no_such_module -->
+```python
+second
+```
+<!-- needs sf.build -->
+```python
+third
+```
+<!-- needs sf.no_such_name -->
+```python
+fourth
+```
+"""
+
+
+def test_the_file_of_the_audit(tmp_path):
+    (block,) = (block for block in blocks("audit.md") if block.startswith("# models.py"))
+    (tmp_path / "models.py").write_text(block)
+    done = command("audit", "models.py:make", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "not made: cache" in done.stdout
+
+
+def test_the_report_that_is_shown_has_the_rows_of_today():
+    (shown,) = re.findall(r"^```text\n(.*?)^```$", text("audit.md"), re.MULTILINE | re.DOTALL)
+    config = sf.ModelConfig.preset("symp-h0", vocab_size=64, block_size=32, n_layer=2, n_embd=16)
+    today = str(sf.audit(sf.build(config)))
+    number = re.compile(r"\d\.\de[+-]\d\d")
+    assert number.sub("x", shown.rstrip()) == number.sub("x", today)
 
 
 def command(*arguments, cwd):

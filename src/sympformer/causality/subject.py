@@ -62,9 +62,14 @@ class Subject:
         torch.manual_seed(0)  # the same noise in every call, should the model draw any
         ids = ids.clone(memory_format=torch.contiguous_format)
         out = self.call(self.model, ids, **options) if self.call else self.model(ids, **options)
-        return self._logits_of(out, ids), self._cache_of(out)
+        return self.logits_of(out, ids), self._cache_of(out)
 
-    def _logits_of(self, out: Any, ids: Tensor) -> Tensor:
+    def logits_of(self, out: Any, ids: Tensor) -> Tensor:
+        """The logits `(B, T, V)` in an output for ids `(B, T)`.
+
+        Raises:
+            InputError: there are none of every position.
+        """
         logits = self.logits(out) if self.logits else find_logits(out, ids.shape)
         shape = tuple(getattr(logits, "shape", ()))
         if not isinstance(logits, Tensor) or len(shape) != 3 or shape[:2] != ids.shape:

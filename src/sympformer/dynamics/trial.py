@@ -64,7 +64,7 @@ class Calls:
         return torch.zeros_like(p)
 
 
-class _Asked(Damping):
+class Asked(Damping):
     """A damping whose answers are noted down."""
 
     def __init__(self, damping: Damping):
@@ -72,19 +72,29 @@ class _Asked(Damping):
         self.answers: dict[str, list[Scalar]] = {}
 
     def alpha(self, t: Scalar) -> Scalar:
+        """The rate, noted."""
         return self._note("alpha", t)
 
     def eta(self, t: Scalar) -> Scalar:
+        """The antiderivative, noted."""
         return self._note("eta", t)
 
     def rise(self, t: Scalar, h: Scalar) -> Scalar:
+        """The difference of the antiderivative, noted."""
         return self._note("rise", t, h)
 
     def weight(self, t: Scalar, h: Scalar) -> Scalar:
+        """The weight, noted."""
         return self._note("weight", t, h)
 
     def decay(self, t: Scalar, h: Scalar) -> Scalar:
+        """The decay, noted."""
         return self._note("decay", t, h)
+
+    @property
+    def factors(self) -> Factors:
+        """What was answered so far."""
+        return {question: tuple(answers) for question, answers in self.answers.items()}
 
     def _note(self, question: str, *arguments: Scalar) -> Scalar:
         answer = getattr(self.damping, question)(*arguments)
@@ -130,18 +140,14 @@ def factors(
         t: where the steps start, alike.
         h: how long they are, alike.
     """
-    state, made = _nothing(), scheme(asked := _Asked(damping))
+    state, made = _nothing(), scheme(asked := Asked(damping))
     _, memory = made.step(Calls(), state, h, t, made.init(state))
-    first = _answers(asked)
+    first = asked.factors
     if memory is None or made.copies_state:
         return first, first
-    made = scheme(asked := _Asked(damping))
+    made = scheme(asked := Asked(damping))
     made.step(Calls(), state, h, t, memory)
-    return first, _answers(asked)
-
-
-def _answers(asked: _Asked) -> Factors:
-    return {question: tuple(answers) for question, answers in asked.answers.items()}
+    return first, asked.factors
 
 
 def _nothing() -> State:

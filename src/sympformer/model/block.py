@@ -83,10 +83,12 @@ class Block(nn.Module):
         self.looks_along_attention = isinstance(rest, ResidualMLP) and rest.mu is not None
 
     @classmethod
-    def preset(cls, name: str, d: int, n_head: int, **composition: Any) -> Self:
+    def preset(
+        cls, name: str, d: int, n_head: int, *, last: bool = False, **composition: Any
+    ) -> Self:
         """The layer of a preset (`sympformer.presets()`), with any field overridden."""
         config = ModelConfig.preset(name, n_embd=d, n_head=n_head, **composition)
-        return cls(d, n_head, **config.of_block())
+        return cls(d, n_head, last=last, **config.of_block())
 
     def forward(
         self,
