@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from sympformer.errors import InputError
+from sympformer.errors import InputError, Stopped
 from sympformer.files import reason
 
 # All else is imported by `main`, which answers whatever happens meanwhile.
@@ -35,7 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        return _end("interrupted; a run continues from its last checkpoint", 130)
+        return _end("interrupted; a run continues from its last saved state", 130)
+    except Stopped as stopped:
+        return _end(str(stopped), stopped.code)
     except Exception as error:
         if (line := _explanation(error)) is None:
             raise

@@ -58,11 +58,13 @@ def test_a_run_leaves_a_whole_folder(corpus, config, tmp_path):
         "environment.json",
         "metrics.jsonl",
         "model.safetensors",
-        "checkpoint.pt",
+        "state.safetensors",
+        "best.safetensors",
+        "lock",
         "tokenizer.json",
         "summary.json",
     }
-    assert summary == json.loads((folder / "summary.json").read_text())
+    assert summary == RunFolder(folder).summary()
     assert summary["audit"]["passed"] is True
     assert summary["floor"] == pytest.approx(np.log(2))
     assert summary["tokens"] == 6 * 4 * 24
@@ -137,7 +139,8 @@ def test_divergence_keeps_the_last_checkpoint(corpus, config, tmp_path, monkeypa
     monkeypatch.setattr(Run, "update", update)
     with pytest.raises(
         InputError,
-        match=r"diverged at step 4: the loss and .* not applied and the last checkpoint is kept",
+        match=r"diverged at step 4: the loss and .* not applied; go on from step 3, which is "
+        r"saved, with `sympformer train --resume .* --learning-rate 0.0015`",
     ):
         train(config, corpus, tmp_path)
     assert RunFolder(tmp_path).state()["step"] == 3

@@ -10,10 +10,10 @@ from typing import Any, Literal, Self
 import tomli_w
 
 from sympformer.errors import InputError, lookup
-from sympformer.files import atomic
+from sympformer.files import atomic, reason
 from sympformer.imports import import_again, imported
 from sympformer.model import ModelConfig
-from sympformer.typed import check_fields
+from sympformer.typed import check, check_fields
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class TrainConfig:
     scalar_lr: float = 5.0
     """Learning rate of the learned scalars, as a multiple."""
     eval_every: int = 50
-    """Updates between evaluations; each also writes a checkpoint."""
+    """Updates between evaluations; each also saves the run."""
     eval_blocks: int = 256
     """Validation blocks of an evaluation, the same ones every time."""
     seed: int = 0
@@ -110,6 +110,10 @@ class TrainConfig:
                 raise InputError(f"{name} must be from 0 to 2^63 - 1, not {getattr(self, name)}")
 
 
+CHANGEABLE = ("steps", "learning_rate", "eval_every", "threads", "device")
+"""Options of training that a run may go on with other values of."""
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run."""
@@ -122,6 +126,33 @@ class RunConfig:
     """Of a comparison's variant: what it is."""
     imports: Mapping[str, str] = field(default_factory=imported, hash=False)
     """The user's files and modules that it needs, each with its SHA-256."""
+
+    def changes_to(self, other: "RunConfig") -> dict[str, Any]:
+        """The options that a run must change to go on as `other`.
+
+        Raises:
+            InputError: it cannot, for something else differs; the message shows what.
+        """
+        mine, theirs = self._flat(), other._flat()
+        differ = [n for n in {**mine, **theirs} if mine.get(n) != theirs.get(n)]
+        changes = [name for name in differ if name.removeprefix("train.") in CHANGEABLE]
+        if fixed := [name for name in differ if name not in changes]:
+            shown = (f"{n} from {mine.get(n)!r} to {theirs.get(n)!r}" for n in fixed)
+            options = ", ".join("--" + name.replace("_", "-") for name in CHANGEABLE)
+            raise InputError(
+                f"a run cannot go on with another configuration ({'; '.join(shown)}): only "
+                f"{options} may change, so leave the others out, or start a new run"
+            )
+        return {n.removeprefix("train."): theirs.get(n) for n in changes}
+
+    def _flat(self) -> dict[str, Any]:
+        """Everything by dotted name."""
+        tables = {**dataclasses.asdict(self), "model": self.model.to_dict()}
+        flat: dict[str, Any] = {}
+        for name, value in tables.items():
+            inner = {f"{name}.{n}": v for n, v in value.items()} if isinstance(value, dict) else {}
+            flat |= inner or {name: value}
+        return flat
 
     def save(self, path: Path) -> None:
         """Write `config.toml`."""
@@ -139,6 +170,9 @@ class RunConfig:
         try:
             tables = tomllib.loads(path.read_text(encoding="utf-8"))
             imports = tables.get("imports", {})
+            check("imports", imports, dict[str, str])
+            check("preset", tables["preset"], str)
+            check("variant", tables.get("variant", ""), str)
             import_again(imports, str(path.parent))
             return cls(
                 preset=tables["preset"],
@@ -150,8 +184,12 @@ class RunConfig:
             )
         except FileNotFoundError:
             raise InputError(f"{path} does not exist: is {path.parent} a run folder?") from None
-        except (tomllib.TOMLDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is corrupt ({error}): train again") from None
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {reason(error)}") from None
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"{path} is corrupt ({error}): restore it, or train again") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -164,7 +202,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no TOML: {error}") from None
 
 
