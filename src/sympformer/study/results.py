@@ -53,6 +53,8 @@ class RunResult:
     curve: Curve
     variant: str = ""
     """What a variant is, beside its name; empty for a preset."""
+    changes: tuple[str, ...] = ()
+    """What was changed on resuming, and from which step."""
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
@@ -93,8 +95,9 @@ class RunResult:
                 commit=str(summary["commit"]),
                 command=_shown(str(summary.get("command", "unknown"))),
                 curve=_curve(metrics),
+                changes=tuple(map(_change, summary.get("changes", []))),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise run.corrupt(f"{type(error).__name__}: {error}") from None
 
     @property
@@ -157,6 +160,11 @@ def _curve(metrics: list[dict[str, Any]]) -> Curve:
         raise ValueError("it has no evaluation")
     columns = ("step", "seconds", "valid_loss")
     return Curve(*(np.array([float(row[name]) for row in evaluations]) for name in columns))
+
+
+def _change(change: dict[str, Any]) -> str:
+    options = [f"{name}={value}" for name, value in change.items() if name != "from_step"]
+    return f"{', '.join(options)} from step {change['from_step']}"
 
 
 def _plural(count: int, noun: str) -> str:

@@ -131,6 +131,10 @@ def _notes(
             yield f"The runs differ in {what}, so their losses cannot be compared."
     if any(s.steps_to_baseline is None and s.differences.get(baseline) for s in summaries):
         yield f"{NEVER}: at least one seed did not reach the final loss of {baseline}."
+    for result in results:
+        if result.changes:
+            changed = "; ".join(result.changes)
+            yield f"{result.preset} (seed {result.seed}) was resumed with {changed}."
     seeds = {result.seed for result in results}
     for summary in summaries:
         if set(summary.seeds) != seeds:
