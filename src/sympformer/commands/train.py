@@ -27,6 +27,7 @@ from sympformer.train import (
     train,
 )
 from sympformer.train.folder import CONFIG, RunFolder
+from sympformer.train.sizes import require_loops
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,11 @@ class Eval:
 
     def run(self) -> int:
         """Evaluate."""
+        if self.blocks is not None and self.blocks < 1:
+            raise InputError(f"--blocks must be at least 1, not {self.blocks}")
         model = load_model(self.run_folder)
         if self.loops is not None:
+            require_loops(model.config, self.loops)
             model = model.with_loops(self.loops)
         run = RunFolder(self.run_folder)
         config = run.config()

@@ -422,7 +422,7 @@ class RunFolder:
         try:
             return (self.path / name).read_bytes()
         except OSError as error:
-            raise self.corrupt(f"{name}: {reason(error)}") from None
+            raise self.corrupt(f"{name}: {reason(error)}", "restore it, or train again") from None
 
     def _parse(self, name: str, text: bytes) -> Any:
         try:

@@ -24,6 +24,7 @@ from sympformer.train.evaluate import Evaluation, evaluate
 from sympformer.train.folder import RunFolder
 from sympformer.train.optimizer import nonfinite_groups
 from sympformer.train.progress import Progress
+from sympformer.train.sizes import require_memory
 
 FAR = 1.0
 """An evaluation this many nats per token above the best is of a run that has diverged."""
@@ -64,6 +65,7 @@ def train(
     if resume:
         RunFolder(Path(folder)).began_as()  # or the lock would make the folder
     device = machine.resolve_device(config.train.device)
+    require_memory(config, device)
     with (
         forms.using(config.train.form),
         machine.threads(config.train.threads),
