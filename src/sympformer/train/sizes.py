@@ -75,8 +75,8 @@ def require_loops(config: ModelConfig, loops: int) -> None:
     times = loops * (config.unique_layers or config.n_layer) // config.n_layer
     if times >= DEEPER:
         raise InputError(
-            f"--loops {loops} applies {times:,} times the layers of training, so a pass takes about "
-            f"{times:,} times as long as one there: choose fewer"
+            f"--loops {loops} applies {times:,} times the layers of training, so a pass takes "
+            f"about {times:,} times as long as one there: choose fewer"
         )
 
 
