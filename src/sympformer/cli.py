@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from sympformer.errors import InputError, Stopped
 from sympformer.files import reason
+from sympformer.shown import visible
 
 # All else is imported by `main`, which answers whatever happens meanwhile.
 
@@ -191,7 +192,7 @@ def _end(line: str, code: int) -> int:
     """Say one line, whatever the streams are worth by now."""
     _flush(sys.stdout)
     try:
-        print(f"sympformer: {' '.join(line.splitlines())}", file=sys.stderr, flush=True)
+        print(f"sympformer: {visible(' '.join(line.splitlines()))}", file=sys.stderr, flush=True)
     except OSError:
         _drop(sys.stderr)
     return code

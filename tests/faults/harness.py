@@ -30,7 +30,7 @@ OPTIONS = [
     *("--train-tokens", "3000", "--valid-tokens", "400", "--batch-size", "2"),
     *("--steps", "4", "--warmup", "1", "--eval-every", "2", "--eval-blocks", "4"),
 ]
-TIMES = {"seconds", "tokens_per_second", "command", "metrics", "sha256"}
+TIMES = {"seconds", "tokens_per_second", "command", "commit", "metrics", "sha256"}
 """What differs between equal runs; the digests are of files that hold times."""
 
 

@@ -1,7 +1,9 @@
 """Commands about one run: train a model, measure its loss, let it write."""
 
 import json
+import sys
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -16,6 +18,7 @@ from sympformer.data import valid_blocks
 from sympformer.errors import InputError
 from sympformer.model import ModelConfig
 from sympformer.model.text import continue_texts, stream_text
+from sympformer.shown import visible
 from sympformer.signals import noticed
 from sympformer.train import (
     DataConfig,
@@ -63,7 +66,7 @@ class Train:
         with noticed() as stop:
             resume = self.resume is not None
             summary = train(config, corpus, folder, resume=resume, progress=progress, stop=stop)
-        print(f"{folder}: validation loss {summary['final_loss']:.4f} nats/token")
+        print(f"{visible(str(folder))}: validation loss {summary['final_loss']:.4f} nats/token")
         print(summary["audit"]["verdict"])
         return 0 if summary["audit"]["passed"] else 1
 
@@ -160,10 +163,13 @@ class Generate:
             "seed": self.seed,
             "compile": self.compile,
         }
+        # On a terminal, no bytes of a model steer it; in a file they are what they are.
+        shown = partial(visible, keep="\n\t") if sys.stdout.isatty() else str
         if len(self.prompt) > 1:
-            print("\n---\n".join(continue_texts(model, tokenizer, self.prompt, **options)))
+            texts = continue_texts(model, tokenizer, self.prompt, **options)
+            print(shown("\n---\n".join(texts)))
             return 0
         for piece in stream_text(model, tokenizer, next(iter(self.prompt), None), **options):
-            print(piece, end="", flush=True)
+            print(shown(piece), end="", flush=True)
         print()
         return 0

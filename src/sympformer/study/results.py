@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from sympformer.errors import InputError
+from sympformer.shown import visible
 from sympformer.train.folder import CONFIG, RunFolder, runs_in
 
 # No causal model is below the floor of the tokens it is evaluated on; this is for rounding.
@@ -138,7 +139,7 @@ def load_results(folders: str | os.PathLike[str] | Iterable[Path]) -> list[RunRe
         runs = runs_in(parent)
         for run in runs:
             if not run.finished:
-                warnings.warn(f"{run} is not finished and is left out", stacklevel=2)
+                warnings.warn(f"{visible(str(run))} is not finished and is left out", stacklevel=2)
         folders = [run.path for run in runs if run.finished]
         if not folders:
             raise InputError(f"{parent} holds no finished run")

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
+from sympformer.shown import code
 from sympformer.study.results import RunResult
 from sympformer.study.statistics import Mean, PairedDifference, Summary, references, summarise
 from sympformer.table import NONE, Table
@@ -95,7 +96,7 @@ def _caption(results: Sequence[RunResult]) -> str:
         _seeds(sorted({result.seed for result in results})),
         _distinct(result.machine for result in results),
         "commit " + _distinct(result.commit for result in results),
-        _distinct(f"`{result.command}`" for result in results),
+        _distinct(code(result.command) for result in results),
     )
     return "; ".join(facts) + "."
 
