@@ -26,7 +26,7 @@ from sympformer.cli import main
 from sympformer.train.tensors import read_tensors
 
 OPTIONS = [
-    *("--n-layer", "1", "--n-embd", "16", "--n-head", "2", "--block-size", "32"),
+    *("--n-layer", "1", "--n-embd", "8", "--n-head", "1", "--block-size", "16"),
     *("--train-tokens", "3000", "--valid-tokens", "400", "--batch-size", "2"),
     *("--steps", "4", "--warmup", "1", "--eval-every", "2", "--eval-blocks", "4"),
 ]

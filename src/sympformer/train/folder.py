@@ -286,14 +286,11 @@ class RunFolder:
         if newest is None:
             self._refuse_old_format()
             raise InputError(f"{path} does not exist: the run has not reached its first checkpoint")
-        about = None
-        if path.exists():
-            tensors, about = read_tensors(path)
-            self._require_own(path, about)
-        if about is None or about["weights"] != newest["weights"]:
+        tensors, about = read_tensors(path if path.exists() else state)
+        self._require_own(path, about)
+        if about["weights"] != newest["weights"]:
             path = state  # a kill came between the two
             tensors, about = read_tensors(path)
-            self._require_own(path, about)
         if self.finished and self.summary(whole=True).get("weights") != about["weights"]:
             raise self._another(path)
         return _model(path, tensors, about)

@@ -65,7 +65,7 @@ def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         total.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
+        total.update(tensor.view(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
