@@ -31,3 +31,7 @@ def test_killed_at_random_moments():
 
 def test_damaged_files():
     assert "refused in one line" in script("mutate.py", "--flips", 80 if LONG else 1)
+
+
+def test_diverging_runs():
+    assert "stopped with a good state kept" in script("diverge.py", "--runs", 40 if LONG else 2)
