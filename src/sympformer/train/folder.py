@@ -253,10 +253,10 @@ class RunFolder:
                 "train anew in another folder"
             )
 
-    def state(self) -> dict[str, Any] | None:
+    def state(self, mend: bool = False) -> dict[str, Any] | None:
         """What `save` was given last, with `metrics`, the lines that count; None if nothing.
 
-        Files that are derived from it are made again where they do not fit.
+        With `mend`, files that are derived from it are made again where they do not fit.
 
         Raises:
             InputError: the state is damaged, of another run, or gone.
@@ -271,7 +271,8 @@ class RunFolder:
         self._require_own(path, about)
         if self.finished and self.summary(whole=True).get("weights") != about["weights"]:
             raise self._another(path)
-        self._derive(tensors, about)
+        if mend:
+            self._derive(tensors, about)
         return {**join(tensors, about["state"]), "metrics": about["metrics"]}
 
     def model(self) -> LanguageModel:

@@ -156,7 +156,7 @@ class Run:
             InputError: the state is damaged or of other data, or the config cannot go on from it.
         """
         changes = self.folder.config().changes_to(self.config)
-        state = self.folder.state()
+        state = self.folder.state(mend=self.engine.records)
         if state is None:
             if self.engine.records:
                 self.folder.begin_again(self._environment(), self.corpus.tokenizer)
