@@ -1,7 +1,7 @@
 """Damage the files of a finished run, one at a time, and use it: right, or refused in one line.
 
     python tests/faults/mutate.py --flips 60
-    python tests/faults/mutate.py --flips 2  # the short form
+    python tests/faults/mutate.py --flips 4 --every 8  # the short form
 
 Each mutation (a flipped bit, a cut end, an empty or missing file, more bytes at the end, the file
 of another run) is followed by `eval`, `report`, `generate` and `train --resume`. Exit code 0 if
@@ -77,6 +77,7 @@ def run() -> int:
     """Train two runs, damage the first, say."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--flips", type=int, default=60)
+    parser.add_argument("--every", type=int, default=1)
     options = parser.parse_args()
     made = wrong = 0
     with workplace() as folder:
@@ -86,19 +87,20 @@ def run() -> int:
             assert fork(lambda words=words: quietly(*words)) == 0
         expected = results(whole)
         assert [code for code, _, _ in expected] == [0, 0, 0, 0], expected
-        for name in sorted(path.name for path in other.iterdir()):
-            for what, apply in mutations(name, whole, other, options.flips):
-                shutil.rmtree(hurt, ignore_errors=True)
-                shutil.copytree(whole, hurt)
-                apply(hurt)
+        names = sorted(path.name for path in other.iterdir())
+        cases = [(n, *m) for n in names for m in mutations(n, whole, other, options.flips)]
+        for name, what, apply in cases[:: options.every]:
+            shutil.rmtree(hurt, ignore_errors=True)
+            shutil.copytree(whole, hurt)
+            apply(hurt)
 
-                def use(name: str = name, what: str = what) -> int:
-                    fault = verdict(whole, hurt, expected)
-                    if fault:
-                        print(f"  {name}, {what}: {fault}", flush=True)
-                    return int(fault is not None)
+            def use(name: str = name, what: str = what) -> int:
+                fault = verdict(whole, hurt, expected)
+                if fault:
+                    print(f"  {name}, {what}: {fault}", flush=True)
+                return int(fault is not None)
 
-                made, wrong = made + 1, wrong + fork(use)
+            made, wrong = made + 1, wrong + fork(use)
     print(f"{made} mutations, {made - wrong} loaded right or were refused in one line")
     return int(wrong > 0)
 

@@ -19,7 +19,7 @@ def script(name, *options):
     return done.stdout
 
 
-@pytest.mark.parametrize(("kind", "every"), [("train", 12), ("compare", 70)])
+@pytest.mark.parametrize(("kind", "every"), [("train", 20), ("compare", 120)])
 def test_killed_at_file_operations(kind, every):
     """All file operations, in the long form."""
     assert "went on to equal weights" in script("kill.py", kind, "--every", 1 if LONG else every)
@@ -30,7 +30,9 @@ def test_killed_at_random_moments():
 
 
 def test_damaged_files():
-    assert "refused in one line" in script("mutate.py", "--flips", 80 if LONG else 1)
+    assert "refused in one line" in script(
+        "mutate.py", *(["--flips", 80] if LONG else ["--flips", 4, "--every", 9])
+    )
 
 
 def test_diverging_runs():
