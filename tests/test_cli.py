@@ -1,6 +1,7 @@
 """The command line as a user meets it: exit codes, one clear line, nothing lost."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -65,6 +66,48 @@ def test_train_eval_generate_resume_audit(tmp_path, capsys):
     assert "CAUSAL" in capsys.readouterr().out
 
 
+def test_resume_takes_the_options_that_may_change(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("train", "gpt", "--out", out, *FAST, "--set", "mlp_width=24") == 0
+    assert run("train", "--resume", out, "--steps", "4", "--seed", "0") == 0  # as they are
+    assert run("train", "--resume", out, "--steps", "6", "--learning-rate", "1e-3") == 0
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 6 + 3
+    capsys.readouterr()
+    for options, says in (
+        (["--seed", "1"], "train.seed from 0 to 1"),
+        (["--n-layer", "2"], "model.n_layer from 1 to 2"),
+        (["--set", "mlp_width=32"], "model.mlp_width from 24 to 32"),
+        (["--steps", "5"], "has made 6 updates already"),
+        (["--out", tmp_path / "elsewhere"], "leave out --out"),
+    ):
+        assert run("train", "--resume", out, *options) == 2
+        assert says in capsys.readouterr().err
+    assert run("report", out, "--baseline", "gpt") == 0
+    says = "gpt (seed 0) was resumed with steps=6, learning_rate=0.001 from step 4."
+    assert says in (out / "table.md").read_text()
+    assert run("train", "--resume") == 2
+    assert "--resume needs a run folder" in capsys.readouterr().err
+
+
+def test_other_data_is_refused_with_both_digests(tmp_path, capsys):
+    """By eval, by a comparison that is extended, and by --resume."""
+    text, out = tmp_path / "text.txt", tmp_path / "o"
+    story = "the {} sat on the mat number {}.\n<|endoftext|>\n"
+    options = [*FAST, "--text", text, "--tokenizer", "bpe:300", "--out", out]
+    text.write_text("".join(story.format("cat", n) for n in range(400)))
+    assert run("compare", "--presets", "gpt", *options) == 0
+    text.write_text("".join(story.format("dog", n) for n in range(400)))
+    for words in (
+        ["eval", out / "gpt-s0"],
+        ["train", "--resume", out / "gpt-s0"],
+        ["compare", "--presets", "gpt", "gpt-untied", *options],
+    ):
+        capsys.readouterr()
+        assert run(*words) == 2
+        assert re.search(r"other data \(digest \w{12}, now \w{12}\)", capsys.readouterr().err)
+    assert not (out / "gpt-untied-s0").exists()
+
+
 def test_more_loops_than_in_training(tmp_path, capsys):
     out = tmp_path / "run"
     looped = [*FAST, "--n-layer", "2", "--set", "unique_layers=1"]
@@ -76,6 +119,8 @@ def test_more_loops_than_in_training(tmp_path, capsys):
         losses.append(json.loads(capsys.readouterr().out)["loss"])
     assert losses[0] != losses[1]
     assert run("eval", out, "--loops", 0) == 2
+    assert run("eval", out, "--loops", 10**6) == 2
+    assert run("eval", out, "--blocks", 0) == 2
 
 
 def test_lab(tmp_path, capsys):

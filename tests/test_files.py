@@ -9,7 +9,7 @@ import torch
 
 from sympformer import files
 from sympformer.errors import InputError
-from sympformer.files import Held, abandoned, atomic
+from sympformer.files import Held, abandoned, atomic, link, locked
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -199,3 +199,46 @@ def test_files_are_as_open_as_the_user_wants(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600
+
+
+@needs_fork
+def test_a_lock_ends_with_its_process(tmp_path):
+    """However that ends; meanwhile others are refused in one line."""
+
+    def die_with_it():
+        with locked(tmp_path / "lock", "the run"):
+            os._exit(9)
+
+    in_child(die_with_it)
+    with locked(tmp_path / "lock", "the run"):
+        refused = os.fork()
+        if refused == 0:
+            code = 0
+            try:
+                with locked(tmp_path / "lock", "the run"):
+                    pass
+            except InputError as error:
+                code = 2 if "another process is using the run" in str(error) else 1
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(refused, 0)[1]) == 2
+
+
+def test_a_second_name(tmp_path, monkeypatch):
+    """Replacing the file leaves it; where a disk has no second names, it is a copy."""
+    path, target = tmp_path / "a", tmp_path / "b"
+    path.write_text("one")
+    link(path, target)
+    assert os.path.samefile(path, target)
+    with atomic(path) as partial:
+        partial.write_text("two")
+    assert target.read_text() == "one"
+
+    def refuse(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    link(path, target)
+    assert target.read_text() == "two"
+    assert not os.path.samefile(path, target)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]

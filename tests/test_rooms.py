@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "sympformer"
-LOW = ("errors", "files", "figures", "machine", "table")
+LOW = ("errors", "files", "figures", "machine", "shown", "signals", "table")
 FILES = {
     ".".join(path.relative_to(SOURCE).with_suffix("").parts): path for path in SOURCE.rglob("*.py")
 }

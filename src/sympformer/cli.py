@@ -8,8 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from sympformer.errors import InputError
+from sympformer.errors import InputError, Stopped
 from sympformer.files import reason
+from sympformer.shown import visible
 
 # All else is imported by `main`, which answers whatever happens meanwhile.
 
@@ -35,7 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        return _end("interrupted; a run continues from its last checkpoint", 130)
+        return _end("interrupted; a run continues from its last saved state", 130)
+    except Stopped as stopped:
+        return _end(str(stopped), stopped.code)
     except Exception as error:
         if (line := _explanation(error)) is None:
             raise
@@ -51,7 +54,7 @@ def _run(arguments: list[str]) -> int:
         from sympformer.commands.study import Compare
         from sympformer.commands.train import Train
 
-        arguments, file = _first(arguments)
+        arguments, file, run = _first(arguments)
         lab = arguments[:1] == ["lab"]
         commands: dict[str, Any] = experiments() if lab else COMMANDS
     try:
@@ -62,6 +65,9 @@ def _run(arguments: list[str]) -> int:
             default = kinds[name].load(file)
             program = f"sympformer {name}"
             return tyro.cli(kinds[name], prog=program, default=default, args=arguments[1:]).run()
+        if run is not None and arguments[:1] == ["train"]:
+            options = {"prog": "sympformer train", "args": arguments[1:]}
+            return tyro.cli(Train, default=Train.of_run(run), **options).run()
         return _parse(commands, "sympformer", arguments).run()
     except SystemExit as end:  # the parser has shown its help or what is wrong
         return end.code if isinstance(end.code, int) else 2
@@ -79,11 +85,12 @@ def _parse(commands: dict[str, Any], program: str, arguments: list[str]) -> Any:
     )
 
 
-def _first(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """What must be known before options are parsed: imports add names, a file the defaults.
+def _first(arguments: list[str]) -> tuple[list[str], Path | None, Path | None]:
+    """What must be known before options are parsed: imports add names, a file or run the defaults.
 
     Returns:
-        The arguments without `--import`, which has been done; the file of `--config`.
+        The arguments without `--import`, which has been done; the file of `--config`; the run of
+        `--resume`.
     """
     import argparse
 
@@ -92,15 +99,19 @@ def _first(arguments: list[str]) -> tuple[list[str], Path | None]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     imports = parser.add_argument("--import", action="append", default=[])
     config = parser.add_argument("--config", type=Path)
+    resume = parser.add_argument("--resume", type=Path)
     try:
         found, rest = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
-        wanted = "a FILE.toml" if error.argument_name == "--config" else "a FILE.py or a MODULE"
-        raise InputError(f"{error.argument_name} needs {wanted}") from None
+        wanted = {"--config": "a FILE.toml", "--resume": "a run folder"}
+        name = str(error.argument_name)
+        raise InputError(f"{name} needs {wanted.get(name, 'a FILE.py or a MODULE')}") from None
     for name in getattr(found, imports.dest):
         import_from(name)
-    file = getattr(found, config.dest)
-    return rest if file is None else [*rest, "--config", str(file)], file
+    file, run = getattr(found, config.dest), getattr(found, resume.dest)
+    for flag, value in (("--config", file), ("--resume", run)):
+        rest += [] if value is None else [flag, str(value)]
+    return rest, file, run
 
 
 def _decoded(argument: str) -> str:
@@ -181,7 +192,7 @@ def _end(line: str, code: int) -> int:
     """Say one line, whatever the streams are worth by now."""
     _flush(sys.stdout)
     try:
-        print(f"sympformer: {' '.join(line.splitlines())}", file=sys.stderr, flush=True)
+        print(f"sympformer: {visible(' '.join(line.splitlines()))}", file=sys.stderr, flush=True)
     except OSError:
         _drop(sys.stderr)
     return code

@@ -12,6 +12,15 @@ class InputError(ValueError):
     """Wrong usage or input; the message is one line that says what to change (exit code 2)."""
 
 
+class Stopped(Exception):  # noqa: N818 - nothing is wrong
+    """The work ended early because it was asked to, and is saved; the message says how to go on."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+        """The exit code of a program that ends so."""
+
+
 def one_line(error: BaseException) -> str:
     """An exception in one line that is not too long."""
     return shorten(f"{type(error).__name__}: {error}", 120, placeholder=" ...")

@@ -4,6 +4,7 @@ import errno
 import glob
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -86,6 +87,40 @@ class Held:
         self._handle = None
 
 
+@contextmanager
+def locked(path: Path, who: str) -> Iterator[None]:
+    """Hold a lock inside, which ends with the process however that ends; the file stays.
+
+    Raises:
+        InputError: another process holds it; the message says that it uses `who`.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {reason(error)}") from None
+    try:
+        if not _lock(handle):
+            raise InputError(f"another process is using {who}: wait for it, or stop it")
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Whether a file could be locked; True where the system has no locks for it."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+    return True
+
+
 def abandoned(path: Path) -> bool:
     """Whether the process that made a `Held` file is dead; False where nobody can know."""
     if fcntl is None:
@@ -106,6 +141,25 @@ def abandoned(path: Path) -> bool:
         return False
     finally:
         os.close(handle)
+
+
+def link(path: Path, target: Path) -> None:
+    """Make `target` a second name of a file that is only ever replaced, in one step; else a copy.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        if target.exists() and os.path.samefile(path, target):
+            return
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {reason(error)}") from None
+    with atomic(target) as partial:
+        with suppress(OSError):
+            partial.unlink()
+            os.link(path, partial)
+        if not partial.exists():
+            shutil.copyfile(path, partial)
 
 
 def sync_file(path: Path) -> None:

@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         InputError: it is not there.
     """
+    if name.split(":")[0] == "meta":
+        raise InputError("device 'meta' holds no values: use --device auto")
     if name == "auto":
         return torch.accelerator.current_accelerator() or CPU
     try:
@@ -81,6 +83,40 @@ def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
         torch.set_rng_state(before)
         if accelerator:
             accelerator.set_rng_state(there, *which)
+
+
+def free_memory(device: torch.device = CPU) -> int | None:
+    """Bytes that can still be taken on a device; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu":
+        return None
+    found = [_in_kilobytes("/proc/meminfo", "MemAvailable:"), _below_limit()]
+    if found == [None, None] and hasattr(os, "sysconf"):
+        with suppress(ValueError, OSError):
+            found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    return min((size for size in found if size is not None), default=None)
+
+
+def _below_limit() -> int | None:
+    """Address space that this process may still take (`ulimit -v`)."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    except ImportError:  # Windows
+        return None
+    taken = _in_kilobytes("/proc/self/status", "VmSize:")
+    return None if limit == resource.RLIM_INFINITY or taken is None else max(0, limit - taken)
+
+
+def _in_kilobytes(file: str, name: str) -> int | None:
+    """The number, in bytes, behind a name in a file of the system."""
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path(file).read_text().splitlines():
+            if line.startswith(name):
+                return int(line.split()[1]) * 1024
+    return None
 
 
 def keep_freed_memory() -> bool:

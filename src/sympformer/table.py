@@ -6,6 +6,8 @@ from rich.console import Console, Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from sympformer.shown import markdown, visible
+
 NONE = "-"
 """A cell that has no value."""
 
@@ -37,10 +39,14 @@ class Table:
         table = RichTable(box=None, pad_edge=False, header_style="bold")
         for i, name in enumerate(self.columns):
             first = i == 0
-            table.add_column(name, justify="left" if first else "right", no_wrap=first)
+            table.add_column(
+                Text(visible(name)), justify="left" if first else "right", no_wrap=first
+            )
         for i, row in enumerate(self.rows):
-            table.add_row(*map(Text, row), style="red" if i in self.marked else None)
-        lines = (Text(line, style="dim") for line in (self.caption, *self.notes))
+            table.add_row(
+                *(Text(visible(cell)) for cell in row), style="red" if i in self.marked else None
+            )
+        lines = (Text(visible(line), style="dim") for line in (self.caption, *self.notes))
         return Group(table, Text(), *lines)
 
     def markdown(self) -> str:
@@ -48,9 +54,14 @@ class Table:
         rule = [":--", *["--:"] * (len(self.columns) - 1)]
         lines = [
             "| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |"
-            for row in (self.columns, rule, *self.rows)
+            for row in (self._markdown(self.columns), rule, *map(self._markdown, self.rows))
         ]
-        return "\n".join([*lines, "", self.caption, *(f"\n{note}" for note in self.notes), ""])
+        caption, *notes = map(markdown, (self.caption, *self.notes))
+        return "\n".join([*lines, "", caption, *(f"\n{note}" for note in notes), ""])
+
+    @staticmethod
+    def _markdown(row: tuple[str, ...]) -> list[str]:
+        return [markdown(cell) for cell in row]
 
     def latex(self) -> str:
         """As a booktabs table."""
@@ -88,4 +99,4 @@ _LATEX = {
 
 
 def _escape(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+    return "".join(_LATEX.get(character, character) for character in visible(text))

@@ -1,9 +1,12 @@
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from sympformer.train.folder import signed
 
 CAUSAL = {"passed": True, "causal": True, "verdict": "CAUSAL: no output depends on a later token"}
 LEAK = {"passed": False, "causal": False, "verdict": "LEAK: output 3 moves"}
@@ -30,7 +33,8 @@ def write_run(tmp_path: Path) -> WriteRun:
             }
             for i in range(1, 11)
         ]
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        metrics = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        (folder / "metrics.jsonl").write_bytes(metrics)
         summary = {
             "preset": preset,
             "seed": seed,
@@ -49,9 +53,10 @@ def write_run(tmp_path: Path) -> WriteRun:
             "threads": 1,
             "commit": "abc1234",
             "command": "/opt/bin/sympformer compare --seeds 0 1",
+            "metrics": {"bytes": len(metrics), "sha256": hashlib.sha256(metrics).hexdigest()},
             **changes,
         }
-        (folder / "summary.json").write_text(json.dumps(summary))
+        (folder / "summary.json").write_text(json.dumps(signed(summary)))
         return folder
 
     return write

@@ -10,7 +10,9 @@ import torch
 
 from sympformer import InputError, machine
 from sympformer.data import load_tokenizer
+from sympformer.errors import Stopped
 from sympformer.train import RunConfig, load_model, loop, train
+from sympformer.train.engine import DivergenceError
 from sympformer.train.folder import RunFolder
 from sympformer.train.loop import Run
 
@@ -58,11 +60,13 @@ def test_a_run_leaves_a_whole_folder(corpus, config, tmp_path):
         "environment.json",
         "metrics.jsonl",
         "model.safetensors",
-        "checkpoint.pt",
+        "state.safetensors",
+        "best.safetensors",
+        "lock",
         "tokenizer.json",
         "summary.json",
     }
-    assert summary == json.loads((folder / "summary.json").read_text())
+    assert summary == RunFolder(folder).summary()
     assert summary["audit"]["passed"] is True
     assert summary["floor"] == pytest.approx(np.log(2))
     assert summary["tokens"] == 6 * 4 * 24
@@ -137,11 +141,115 @@ def test_divergence_keeps_the_last_checkpoint(corpus, config, tmp_path, monkeypa
     monkeypatch.setattr(Run, "update", update)
     with pytest.raises(
         InputError,
-        match=r"diverged at step 4: the loss and .* not applied and the last checkpoint is kept",
+        match=r"diverged at step 4: the loss and .* not applied; go on from step 3, which is "
+        r"saved, with `sympformer train --resume .* --learning-rate 0.0015`",
     ):
         train(config, corpus, tmp_path)
     assert RunFolder(tmp_path).state()["step"] == 3
     assert all(p.isfinite().all() for p in load_model(tmp_path).parameters())
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), 1e9])
+def test_an_evaluation_of_a_diverged_run_replaces_nothing(
+    corpus, config, tmp_path, monkeypatch, loss
+):
+    """Not finite, or far above the best: the state before it stays, and can be gone on from."""
+    whole = loop.evaluate
+    found = iter([False, True])
+
+    def evaluate(*given):
+        real = whole(*given)
+        return replace(real, loss=loss) if next(found, False) else real
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    says = (
+        r"step 6: the validation loss is .*, the best so far 5\.\d+; go on from step 3, .*0\.0015`"
+    )
+    with pytest.raises(InputError, match=says):
+        train(config, corpus, tmp_path)
+    assert RunFolder(tmp_path).state()["step"] == 3
+    lower = replace(config, train=replace(config.train, learning_rate=0.0015))
+    summary = train(lower, corpus, tmp_path, resume=True)
+    assert summary["changes"] == [{"from_step": 3, "learning_rate": 0.0015}]
+    assert [row["step"] for row in metrics(tmp_path) if row["event"] == "eval"] == [3, 6]
+
+
+def test_a_first_evaluation_far_above_a_guess_is_of_a_diverged_run(
+    corpus, config, tmp_path, monkeypatch
+):
+    whole = loop.evaluate
+    monkeypatch.setattr(loop, "evaluate", lambda *given: replace(whole(*given), loss=19.0))
+    with pytest.raises(InputError, match=r"twice that of a guess 5\.\d+; go on from the start"):
+        train(config, corpus, tmp_path)
+    assert RunFolder(tmp_path).state() is None
+
+
+def test_weights_that_are_not_finite_are_named(corpus, config, tmp_path):
+    run = new_run(config, corpus, tmp_path)
+    run.start()
+    with torch.no_grad():
+        run.model.norm.weight[0] = float("nan")
+    with pytest.raises(DivergenceError, match=r"loss is nan \(the weights are not"):
+        run.evaluate()
+    with pytest.raises(DivergenceError, match="step 0: the weights are not finite"):
+        run.save()
+
+
+def test_a_run_goes_on_with_other_options(corpus, config, tmp_path):
+    """What may change is kept with its step, the rest is refused with the difference."""
+    train(config, corpus, tmp_path)
+    more = replace(config, train=replace(config.train, steps=9, eval_every=2))
+    summary = train(more, corpus, tmp_path, resume=True)
+    assert summary["changes"] == [{"from_step": 6, "steps": 9, "eval_every": 2}]
+    assert [row["step"] for row in metrics(tmp_path) if row["event"] == "eval"] == [3, 6, 8, 9]
+    run = RunFolder(tmp_path)
+    assert (run.began_as(), run.config()) == (config, more)
+    assert train(more, corpus, tmp_path, resume=True) == summary
+    other = replace(more, train=replace(more.train, clip=2.0))
+    with pytest.raises(InputError, match=r"train\.clip from 1\.0 to 2\.0"):
+        train(other, corpus, tmp_path, resume=True)
+    with pytest.raises(InputError, match="has made 9 updates already"):
+        train(config, corpus, tmp_path, resume=True)
+    assert run.finished
+
+
+def test_a_finished_run_is_left_as_it_is(corpus, config, tmp_path):
+    train(config, corpus, tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    train(config, corpus, tmp_path, resume=True)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("missing", ["metrics.jsonl", "tokenizer.json", "environment.json"])
+def test_a_run_that_only_began_is_begun_again(corpus, config, tmp_path, missing):
+    new_run(config, corpus, tmp_path).start()
+    (tmp_path / missing).unlink()
+    train(config, corpus, tmp_path, resume=True)
+    assert (tmp_path / missing).exists()
+
+
+def test_a_run_stops_when_asked_and_goes_on(corpus, config, tmp_path):
+    """Between two evaluations, too; its weights and rows are those of a run that never stopped."""
+    train(config, corpus, tmp_path / "whole")
+    asked = iter([0, 0, 15, 0, 0, 0, 15])
+    with pytest.raises(Stopped, match=r"step 2, which is saved: `sympformer train --resume") as end:
+        train(config, corpus, tmp_path / "cut", stop=lambda: next(asked))
+    assert end.value.code == 143
+    with pytest.raises(Stopped, match="step 5"):
+        train(config, corpus, tmp_path / "cut", resume=True, stop=lambda: next(asked))
+    train(config, corpus, tmp_path / "cut", resume=True)
+    pairs = zip(metrics(tmp_path / "whole"), metrics(tmp_path / "cut"), strict=True)
+    for a, b in pairs:
+        for name in ("event", "step", "loss", "valid_loss", "grad_norm"):
+            assert a.get(name) == b.get(name), (a, b)
+    whole, cut = (tmp_path / name / "model.safetensors" for name in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+
+
+def test_the_audit_says_what_it_is_of(corpus, config, tmp_path):
+    own = replace(config, train=replace(config.train, form="naive"))
+    where = train(own, corpus, tmp_path)["audit"]["where"]
+    assert where == "in float64 on the cpu, attention form naive"
 
 
 def test_only_the_first_rank_writes(corpus, config, tmp_path):

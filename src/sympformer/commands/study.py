@@ -13,6 +13,7 @@ from sympformer import machine
 from sympformer.commands.data import prepare
 from sympformer.commands.options import COMPARED, Flat, Set, Size, overrides, sizes_in
 from sympformer.errors import InputError
+from sympformer.signals import noticed
 from sympformer.train import DataConfig, Progress, TrainConfig
 from sympformer.train.folder import RunFolder
 
@@ -90,7 +91,8 @@ class Compare:
         corpus = prepare(self.data)
         configs = plan.runs(corpus.tokenizer.vocab_size)
         machine.keep_freed_memory()
-        runs = compare(configs, corpus, self.out, Progress(Console(stderr=True)), shard)
+        with noticed() as stop:
+            runs = compare(configs, corpus, self.out, Progress(Console(stderr=True)), shard, stop)
         if left := sum(not RunFolder(run).finished for run in runs):
             print(f"{left} of {len(runs)} runs are not finished yet: the last makes the report")
             return 0

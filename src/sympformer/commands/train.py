@@ -1,8 +1,10 @@
 """Commands about one run: train a model, measure its loss, let it write."""
 
 import json
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -13,9 +15,12 @@ from tyro.conf import Positional
 from sympformer import machine
 from sympformer.commands.data import prepare
 from sympformer.commands.options import Flat, Set, Size, defaults, overrides
-from sympformer.data import Corpus, valid_blocks
+from sympformer.data import valid_blocks
+from sympformer.errors import InputError
 from sympformer.model import ModelConfig
 from sympformer.model.text import continue_texts, stream_text
+from sympformer.shown import visible
+from sympformer.signals import noticed
 from sympformer.train import (
     DataConfig,
     Progress,
@@ -25,7 +30,8 @@ from sympformer.train import (
     load_model,
     train,
 )
-from sympformer.train.folder import RunFolder
+from sympformer.train.folder import CONFIG, RunFolder
+from sympformer.train.sizes import require_loops
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,8 @@ class Train:
     out: Path | None = None
     """Run folder; runs/PRESET-sSEED if not given."""
     resume: Path | None = None
-    """Run folder to continue; its own configuration is used."""
+    """Run folder to continue; its own configuration gives the defaults of all other options. Of
+    them --steps, --learning-rate, --eval-every, --threads and --device may change."""
     config: Path | None = None
     """TOML file that gives the defaults of all other options, as the config.toml of a run."""
     set: Set = ()
@@ -51,16 +58,18 @@ class Train:
     def run(self) -> int:
         """Train."""
         if self.resume is not None:
-            config, folder = RunFolder(self.resume).config(), self.resume
+            config, folder = self.resumed(), self.resume
             corpus = prepare(config.data)
         else:
             corpus = prepare(self.data)
-            config = self.asked(corpus)
+            config = self.asked(corpus.tokenizer.vocab_size)
             folder = self.out or Path("runs") / f"{self.preset}-s{self.train.seed}"
         machine.keep_freed_memory()
         progress = Progress(Console(stderr=True))
-        summary = train(config, corpus, folder, resume=self.resume is not None, progress=progress)
-        print(f"{folder}: validation loss {summary['final_loss']:.4f} nats/token")
+        with noticed() as stop:
+            resume = self.resume is not None
+            summary = train(config, corpus, folder, resume=resume, progress=progress, stop=stop)
+        print(f"{visible(str(folder))}: validation loss {summary['final_loss']:.4f} nats/token")
         print(summary["audit"]["verdict"])
         return 1 if summary["audit"]["passed"] is False else 0
 
@@ -69,9 +78,32 @@ class Train:
         """The defaults in a TOML file: `preset`, and the tables model, data and train."""
         return cls(config=path, **defaults(path))
 
-    def asked(self, corpus: Corpus) -> RunConfig:
-        """What the options ask for."""
-        size = {"vocab_size": corpus.tokenizer.vocab_size, **self.size.fields()}
+    @classmethod
+    def of_run(cls, folder: Path) -> Self:
+        """The defaults of resuming a run: what it is trained with now."""
+        run = RunFolder(folder)
+        config = run.config()
+        return cls(resume=folder, **{**defaults(folder / CONFIG), "train": config.train})
+
+    def resumed(self) -> RunConfig:
+        """What a run is to go on as.
+
+        Raises:
+            InputError: an option was given that cannot change.
+        """
+        assert self.resume is not None
+        if self.out not in (None, self.resume) or self.config is not None:
+            raise InputError("--resume goes on in its folder: leave out --out and --config")
+        config = RunFolder(self.resume).config()
+        asked = self.asked(config.model.vocab_size)
+        config.changes_to(
+            replace(asked, name=config.name, variant=config.variant, imports=config.imports)
+        )
+        return replace(config, train=asked.train)
+
+    def asked(self, vocab_size: int) -> RunConfig:
+        """What the options ask for, given the tokenizer's vocabulary."""
+        size = {"vocab_size": vocab_size, **self.size.fields()}
         model = ModelConfig.preset(self.preset, **{**self.model, **size, **overrides(self.set)})
         return RunConfig(self.preset, model, self.data, self.train)
 
@@ -89,11 +121,16 @@ class Eval:
 
     def run(self) -> int:
         """Evaluate."""
+        if self.blocks is not None and self.blocks < 1:
+            raise InputError(f"--blocks must be at least 1, not {self.blocks}")
         model = load_model(self.run_folder)
         if self.loops is not None:
+            require_loops(model.config, self.loops)
             model = model.with_loops(self.loops)
-        config = RunFolder(self.run_folder).config()
+        run = RunFolder(self.run_folder)
+        config = run.config()
         corpus = prepare(config.data)
+        run.require(corpus)
         blocks = valid_blocks(
             corpus.valid, config.model.block_size, config.train.batch_size, self.blocks
         )
@@ -131,10 +168,13 @@ class Generate:
             "seed": self.seed,
             "compile": self.compile,
         }
+        # On a terminal, no bytes of a model steer it; in a file they are what they are.
+        shown = partial(visible, keep="\n\t") if sys.stdout.isatty() else str
         if len(self.prompt) > 1:
-            print("\n---\n".join(continue_texts(model, tokenizer, self.prompt, **options)))
+            texts = continue_texts(model, tokenizer, self.prompt, **options)
+            print(shown("\n---\n".join(texts)))
             return 0
         for piece in stream_text(model, tokenizer, next(iter(self.prompt), None), **options):
-            print(piece, end="", flush=True)
+            print(shown(piece), end="", flush=True)
         print()
         return 0

@@ -9,6 +9,7 @@ import numpy as np
 
 from sympformer import figures
 from sympformer.figures import BASELINE_COLOUR, CONTROL_COLOUR, FLOOR_COLOUR
+from sympformer.shown import mathless
 from sympformer.study.results import RunResult
 from sympformer.study.statistics import Summary, control, summarise
 from sympformer.study.table import MARK
@@ -95,7 +96,7 @@ def _styles(summaries: Sequence[Summary], baseline: str) -> dict[str, dict[str, 
     for summary in sorted(summaries, key=lambda s: s.preset):
         preset = summary.preset
         colour, dash = (fixed[preset], "-") if preset in fixed else next(free)
-        label = f"{preset}  {summary.final_loss.mean:.3f}"
+        label = f"{mathless(preset)}  {summary.final_loss.mean:.3f}"
         styles[preset] = {"color": colour, "linestyle": dash, "linewidth": 1.7, "label": label}
         if summary.faults:
             mark = f"{MARK} leaks" if summary.leaks else f"{MARK} failed the audit"

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from sympformer.errors import InputError
+from sympformer.shown import visible
 from sympformer.train.folder import CONFIG, RunFolder, runs_in
 
 # No causal model is below the floor of the tokens it is evaluated on; this is for rounding.
@@ -54,6 +55,8 @@ class RunResult:
     curve: Curve
     variant: str = ""
     """What a variant is, beside its name; empty for a preset."""
+    changes: tuple[str, ...] = ()
+    """What was changed on resuming, and from which step."""
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
@@ -94,6 +97,7 @@ class RunResult:
                 commit=str(summary["commit"]),
                 command=_shown(str(summary.get("command", "unknown"))),
                 curve=_curve(metrics),
+                changes=tuple(map(_change, summary.get("changes", []))),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise run.corrupt(f"{type(error).__name__}: {error}") from None
@@ -136,7 +140,7 @@ def load_results(folders: str | os.PathLike[str] | Iterable[Path]) -> list[RunRe
         runs = runs_in(parent)
         for run in runs:
             if not run.finished:
-                warnings.warn(f"{run} is not finished and is left out", stacklevel=2)
+                warnings.warn(f"{visible(str(run))} is not finished and is left out", stacklevel=2)
         folders = [run.path for run in runs if run.finished]
         if not folders:
             raise InputError(f"{parent} holds no finished run")
@@ -163,6 +167,11 @@ def _curve(metrics: list[dict[str, Any]]) -> Curve:
         raise ValueError("it has no evaluation")
     columns = ("step", "seconds", "valid_loss")
     return Curve(*(np.array([float(row[name]) for row in evaluations]) for name in columns))
+
+
+def _change(change: dict[str, Any]) -> str:
+    options = [f"{name}={value}" for name, value in change.items() if name != "from_step"]
+    return f"{', '.join(options)} from step {change['from_step']}"
 
 
 def _plural(count: int, noun: str) -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
+from sympformer.shown import code
 from sympformer.study.results import RunResult
 from sympformer.study.statistics import Mean, PairedDifference, Summary, references, summarise
 from sympformer.table import NONE, Table
@@ -101,7 +102,7 @@ def _caption(results: Sequence[RunResult]) -> str:
         _seeds(sorted({result.seed for result in results})),
         _distinct(result.machine for result in results),
         "commit " + _distinct(result.commit for result in results),
-        _distinct(f"`{result.command}`" for result in results),
+        _distinct(code(result.command) for result in results),
     )
     return "; ".join(facts) + "."
 
@@ -137,6 +138,10 @@ def _notes(
             yield f"The runs differ in {what}, so their losses cannot be compared."
     if any(s.steps_to_baseline is None and s.differences.get(baseline) for s in summaries):
         yield f"{NEVER}: at least one seed did not reach the final loss of {baseline}."
+    for result in results:
+        if result.changes:
+            changed = "; ".join(result.changes)
+            yield f"{result.preset} (seed {result.seed}) was resumed with {changed}."
     seeds = {result.seed for result in results}
     for summary in summaries:
         if set(summary.seeds) != seeds:

@@ -71,7 +71,7 @@ class TrainConfig:
     scalar_lr: float = 5.0
     """Learning rate of the learned scalars, as a multiple."""
     eval_every: int = 50
-    """Updates between evaluations; each also writes a checkpoint."""
+    """Updates between evaluations; each also saves the run."""
     eval_blocks: int = 256
     """Validation blocks of an evaluation, the same ones every time."""
     seed: int = 0
@@ -110,6 +110,10 @@ class TrainConfig:
                 raise InputError(f"{name} must be from 0 to 2^63 - 1, not {getattr(self, name)}")
 
 
+CHANGEABLE = ("steps", "learning_rate", "eval_every", "threads", "device")
+"""Options of training that a run may go on with other values of."""
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run."""
@@ -128,6 +132,33 @@ class RunConfig:
     def __post_init__(self):
         check_fields(self)
         object.__setattr__(self, "name", self.name or self.preset)
+
+    def changes_to(self, other: "RunConfig") -> dict[str, Any]:
+        """The options that a run must change to go on as `other`.
+
+        Raises:
+            InputError: it cannot, for something else differs; the message shows what.
+        """
+        mine, theirs = self._flat(), other._flat()
+        differ = [n for n in {**mine, **theirs} if mine.get(n) != theirs.get(n)]
+        changes = [name for name in differ if name.removeprefix("train.") in CHANGEABLE]
+        if fixed := [name for name in differ if name not in changes]:
+            shown = (f"{n} from {mine.get(n)!r} to {theirs.get(n)!r}" for n in fixed)
+            options = ", ".join("--" + name.replace("_", "-") for name in CHANGEABLE)
+            raise InputError(
+                f"a run cannot go on with another configuration ({'; '.join(shown)}): only "
+                f"{options} may change, so leave the others out, or start a new run"
+            )
+        return {n.removeprefix("train."): theirs.get(n) for n in changes}
+
+    def _flat(self) -> dict[str, Any]:
+        """Everything by dotted name."""
+        tables = {**dataclasses.asdict(self), "model": self.model.to_dict()}
+        flat: dict[str, Any] = {}
+        for name, value in tables.items():
+            inner = {f"{name}.{n}": v for n, v in value.items()} if isinstance(value, dict) else {}
+            flat |= inner or {name: value}
+        return flat
 
     def save(self, path: Path) -> None:
         """Write `config.toml`."""

@@ -10,6 +10,7 @@ from torch import nn
 from sympformer import machine
 from sympformer.data import Loader
 from sympformer.errors import InputError
+from sympformer.model.weights import load_weights, weights
 from sympformer.train.config import TrainConfig
 from sympformer.train.optimizer import (
     adamw,
@@ -56,8 +57,8 @@ class Engine:
     def state_dict(self) -> dict[str, Any]:
         """All that the next updates depend on, and the counters; its tensors are no copies."""
         return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": weights(self.model),
+            "optimizer": {name: dict(self.optimizer.state[p]) for name, p in self._moved()},
             "loader": self.loader.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
@@ -66,13 +67,23 @@ class Engine:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a state; entries that are not the engine's are left alone.
 
+        Rates and the like are the engine's own, whatever they were when the state was taken.
+
         Raises:
-            InputError: `state` is of another loader.
+            InputError: `state` is of another loader or model.
         """
         self.loader.load_state_dict(state["loader"])
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_weights(self.model, state["model"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        order = [names[p] for group in self.optimizer.param_groups for p in group["params"]]
+        moments = {i: state["optimizer"][n] for i, n in enumerate(order) if n in state["optimizer"]}
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.step, self.seconds = state["step"], state["seconds"]
+
+    def _moved(self) -> list[tuple[str, nn.Parameter]]:
+        """The parameters that the optimizer has met, by name."""
+        return [(n, p) for n, p in self.model.named_parameters() if p in self.optimizer.state]
 
     def update(self) -> dict[str, float]:
         """Make one update; return its loss (nats a token), rate, gradient norm and tokens a second.

@@ -1,7 +1,10 @@
 """The training loop: deterministic, resumable, and finite or stopped."""
 
+import math
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,8 @@ import torch
 from sympformer import machine
 from sympformer.attention import forms
 from sympformer.compiler import compile_blocks, require_compiler
-from sympformer.data import Corpus, Loader, valid_blocks
-from sympformer.errors import InputError
+from sympformer.data import Corpus, Loader, save_tokenizer, valid_blocks
+from sympformer.errors import InputError, Stopped
 from sympformer.model import CustomModel, LanguageModel, build
 from sympformer.model.text import sample_text
 from sympformer.train.audited import audited
@@ -19,7 +22,12 @@ from sympformer.train.config import RunConfig
 from sympformer.train.engine import DivergenceError, Engine
 from sympformer.train.evaluate import Evaluation, evaluate
 from sympformer.train.folder import RunFolder
+from sympformer.train.optimizer import nonfinite_groups
 from sympformer.train.progress import Progress
+from sympformer.train.sizes import require_memory
+
+FAR = 1.0
+"""An evaluation this many nats per token above the best is of a run that has diverged."""
 
 
 def train(
@@ -29,53 +37,82 @@ def train(
     *,
     resume: bool = False,
     progress: Progress | None = None,
+    stop: Callable[[], int] | None = None,
 ) -> dict[str, Any]:
     """Train a model and leave a run folder; return its summary.
 
     What the folder holds: see `RunFolder`. A resumed run makes the updates that an uninterrupted
-    one would have made. The process is left as it was: its threads, its random state, its form of
-    attention. On a processor, `sympformer.machine.keep_freed_memory` makes steps faster.
+    one would have made; a finished one is left as it is. The process is left as it was: its
+    threads, its random state, its form of attention. On a processor,
+    `sympformer.machine.keep_freed_memory` makes steps faster.
 
     Args:
-        config: what to train.
+        config: what to train. A resumed run may go on with other steps, learning_rate, eval_every,
+            threads and device; its state says from which step.
         corpus: its tokens; `config.model.vocab_size` must hold all their ids.
         folder: where to write; it must hold no run unless `resume`.
-        resume: continue from the folder's last checkpoint.
+        resume: continue from the folder's last state.
         progress: what shows the progress; nothing if None.
+        stop: asked before every update: the number of the signal for which to save and end, or 0.
 
     Raises:
-        InputError: bad input, an unwritable folder, or a loss or gradient that is not finite
-            (stopped before the update is applied; the last checkpoint is kept).
+        InputError: bad input, an unwritable folder, one that another process uses, or a run that
+            has diverged: a loss or gradient that is not finite (the update is not applied), or an
+            evaluation that is not, or is `FAR` above the best. The last good state is kept.
+        Stopped: `stop` asked for it; the run is saved.
     """
     progress = progress or Progress.silent()
+    if resume:
+        RunFolder(Path(folder)).began_as()  # or the lock would make the folder
     device = machine.resolve_device(config.train.device)
+    require_memory(config, device)
     with (
         forms.using(config.train.form),
         machine.threads(config.train.threads),
         machine.seeded(config.train.seed, device),
     ):
         run = Run(config, corpus, RunFolder(Path(folder)), device)
-        if resume:
-            run.resume()
-        else:
-            run.start()
-        progress.begin(config, run.engine.step, run.forms)
-        if isinstance(run.model, CustomModel):
-            progress.say("a model of the user's own, from which no samples are made")
-        try:
-            while run.engine.step < config.train.steps:
-                progress.update(run.update())
-                if run.evaluation_is_due:
-                    progress.evaluated(run.evaluate())
-                    run.save()
-        except DivergenceError as error:
-            raise InputError(
-                f"{error} and the last checkpoint is kept: lower the learning rate, or train in "
-                "float32"
-            ) from None
-        finally:
-            progress.end()
-        return run.summarise()
+        with run.folder.locked() if run.engine.records else nullcontext():
+            if resume:
+                run.resume()
+            else:
+                run.start()
+            if run.folder.finished:
+                return run.folder.summary()
+            progress.begin(config, run.engine.step, run.forms)
+            if isinstance(run.model, CustomModel):
+                progress.say("a model of the user's own, from which no samples are made")
+            try:
+                _advance(run, progress, stop or (lambda: 0))
+            except DivergenceError as error:
+                raise InputError(f"{error}; {_after_divergence(run)}") from None
+            finally:
+                progress.end()
+            return run.summarise()
+
+
+def _advance(run: "Run", progress: Progress, stop: Callable[[], int]) -> None:
+    """Make the updates that are left, measure and save."""
+    while not run.complete:
+        if number := stop():
+            run.save()
+            raise Stopped(
+                f"stopped at step {run.engine.step}, which is saved: `{run.folder.goes_on}` goes "
+                "on from there",
+                128 + number,
+            )
+        if run.engine.step < run.config.train.steps:
+            progress.update(run.update())
+        if run.evaluation_is_due:
+            progress.evaluated(run.evaluate())
+            run.save()
+
+
+def _after_divergence(run: "Run") -> str:
+    """What is left of a run that has diverged, and how to go on."""
+    where = f"from step {run.saved_step}, which is saved," if run.saved_step else "from the start"
+    rate = run.config.train.learning_rate / 2
+    return f"go on {where} with `{run.folder.goes_on} --learning-rate {rate:.3g}`"
 
 
 class Run:
@@ -98,8 +135,12 @@ class Run:
         loader = Loader(corpus.train, block_size, t.batch_size, t.data_seed)
         self.engine = Engine(self.model, loader, t)
         self.blocks = list(valid_blocks(corpus.valid, block_size, t.batch_size, t.eval_blocks))
-        self.best_loss = float("inf")
+        self.best_loss, self.best_step = float("inf"), 0
+        self.first_loss: float | None = None
         self.evaluation: Evaluation | None = None
+        self.evaluated_step = 0
+        self.saved_step = 0
+        self.changes: list[dict[str, Any]] = []
         self.forms = self._forms()
         if t.compile:
             require_compiler(device.type)
@@ -107,59 +148,121 @@ class Run:
 
     def start(self) -> None:
         """Claim the folder and write what is known before the first update."""
-        environment = {**machine.environment(self.device), "attention": self.forms}
         if self.engine.records:
-            self.folder.begin(self.config, environment, self.corpus.tokenizer)
+            self.folder.begin(self.config, self._environment(), self.corpus.tokenizer)
 
     def resume(self) -> None:
-        """Go back to the last checkpoint, or to the start if there is none yet."""
-        state = self.folder.state()
-        if state is not None:
-            if state["corpus"] != self.corpus.digest:
+        """Go back to the last state, or to the start if there is none yet.
+
+        Raises:
+            InputError: the state is damaged or of other data, or the config cannot go on from it.
+        """
+        changes = self.folder.config().changes_to(self.config)
+        state = self.folder.state(mend=self.engine.records)
+        if state is None:
+            if self.engine.records:
+                self.folder.begin_again(self._environment(), self.corpus.tokenizer)
+        else:
+            self.folder.require(self.corpus)
+            if self.config.train.steps < state["step"]:
                 raise InputError(
-                    f"{self.folder} was trained on other data: its text or tokenizer has changed "
-                    "since"
+                    f"{self.folder} has made {state['step']} updates already: --steps must be at "
+                    "least that"
                 )
-            self.engine.load_state_dict(state)
-            self.best_loss = state["best_loss"]
+            self._load(state)
+        if changes:
+            self.changes.append({"from_step": self.engine.step, **changes})
+            if self.engine.records:
+                self.folder.go_on()
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.engine.load_state_dict(state)
+        self.saved_step = state["step"]
+        self.best_loss, self.best_step = state["best_loss"] or float("inf"), state["best_step"]
+        self.first_loss, self.changes = state["first_loss"], state["changes"]
+        if state["evaluation"] is not None:
+            self.evaluation = Evaluation(**state["evaluation"])
+            self.evaluated_step = state["evaluated_step"]
         if self.engine.records:
-            self.folder.keep_metrics(self.engine.step)
+            self.folder.keep_metrics(state["metrics"])
+            save_tokenizer(self.corpus.tokenizer, self.folder.path)
 
     def save(self) -> None:
-        """Write a checkpoint."""
-        state = self.engine.state_dict()
-        state |= {"best_loss": self.best_loss, "corpus": self.corpus.digest}
+        """Keep the state."""
+        if bad := nonfinite_groups(self.model):
+            raise DivergenceError(
+                f"training diverged at step {self.engine.step}: the {' and the '.join(bad)} are "
+                "not finite"
+            )
+        state = self.engine.state_dict() | {
+            "best_loss": self.best_loss if self.best_step else None,
+            "best_step": self.best_step,
+            "first_loss": self.first_loss,
+            "evaluation": self.evaluation and asdict(self.evaluation),
+            "evaluated_step": self.evaluated_step,
+            "changes": self.changes,
+            "corpus": self.corpus.digest,
+            "tokenizer": self.corpus.tokenizer.digest,
+        }
         if self.engine.records:
             self.folder.save(self.model, state)
+        self.saved_step = self.engine.step
 
     def update(self) -> dict[str, Any]:
         """Make one optimizer update; return what it measured."""
-        return self._record("train", self.engine.update())
+        row = self._record("train", self.engine.update())
+        if self.first_loss is None:
+            self.first_loss = row["loss"]
+        return row
+
+    @property
+    def complete(self) -> bool:
+        """Whether all updates are made, and the model is measured after the last."""
+        return self.engine.step >= self.config.train.steps and self._evaluated
 
     @property
     def evaluation_is_due(self) -> bool:
-        """Whether this is a step at which the model is measured and saved."""
+        """Whether this is a step at which the model is measured and saved, and is not yet."""
         t, step = self.config.train, self.engine.step
-        return step % t.eval_every == 0 or step == t.steps
+        return (step % t.eval_every == 0 or step >= t.steps) and not self._evaluated
 
     def evaluate(self) -> dict[str, Any]:
-        """Measure the validation loss on the fixed blocks and sample a text."""
+        """Measure the validation loss on the fixed blocks and sample a text.
+
+        Raises:
+            DivergenceError: the loss is not finite, or far above the best; it is not recorded.
+        """
         with self.engine.precision:
-            self.evaluation = evaluate(self.model, self.blocks, self.corpus.floor)
-        self.best_loss = min(self.best_loss, self.evaluation.loss)
+            evaluation = evaluate(self.model, self.blocks, self.corpus.floor)
+        self._refuse_divergence(evaluation.loss)
+        self.evaluation, self.evaluated_step = evaluation, self.engine.step
+        if evaluation.loss < self.best_loss:
+            self.best_loss, self.best_step = evaluation.loss, self.engine.step
         # Compiled blocks are for the shape of a batch: every length would be compiled anew.
         compiled = self.config.train.compile
         with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
             sample = sample_text(self.model, self.corpus.tokenizer)
-        return self._record("eval", {"valid_loss": self.evaluation.loss, "sample": sample})
+        return self._record("eval", {"valid_loss": evaluation.loss, "sample": sample})
+
+    def _refuse_divergence(self, loss: float) -> None:
+        # Before there is a best, a guess among all tokens, or the loss of the initial weights, which
+        # may well rise at first where these are large.
+        guess = max(math.log(self.config.model.vocab_size), self.first_loss or 0.0)
+        if loss <= (self.best_loss + FAR if self.best_step else 2 * guess):
+            return
+        bad = nonfinite_groups(self.model)
+        whose = f" (the {' and the '.join(bad)} are not finite)" if bad else ""
+        what = "the best so far" if self.best_step else "more than twice that of a guess"
+        reference = self.best_loss if self.best_step else guess
+        raise DivergenceError(
+            f"training diverged at step {self.engine.step}: the validation loss is {loss:.4g}"
+            f"{whose}, {what} {reference:.4f}"
+        )
 
     def summarise(self) -> dict[str, Any]:
         """Audit the trained model and write the summary."""
-        if self.evaluation is None:
-            self.evaluate()
         assert self.evaluation is not None
         engine = self.engine
-        report = audited(self.model.cpu(), min(48, self.config.model.block_size))
         summary = {
             "preset": self.config.preset,
             "name": self.config.name,
@@ -174,14 +277,38 @@ class Run:
             "seconds": engine.seconds,
             "tokens_per_second": engine.tokens / engine.seconds,
             "causality": self.config.model.causality,
-            "audit": report,
+            "audit": self._audit(),
             "corpus": self.corpus.name,
             "attention": self.forms,
+            "changes": self.changes,
             **machine.environment(self.device),
         }
         if engine.records:
             self.folder.finish(summary)
         return summary
+
+    def _audit(self) -> dict[str, Any]:
+        """Audit the trained model where it ran, in the forms that it ran in.
+
+        Its blocks run uncompiled here: compiling them for every length of the audit would take
+        longer than many a run. The report says so; `sympformer audit RUN --compile` does it.
+        """
+        t, device = self.config.train, self.device
+        report = audited(self.model, min(48, self.config.model.block_size))
+        if "where" not in report:
+            return report
+        report["where"] += f" on the {device.type}" if device.type not in report["where"] else ""
+        report["where"] += f", attention form {t.form}"
+        if t.compile:
+            report["where"] += ", not compiled, as it was in training"
+        return report
+
+    @property
+    def _evaluated(self) -> bool:
+        return self.evaluation is not None and self.evaluated_step == self.engine.step
+
+    def _environment(self) -> dict[str, Any]:
+        return {**machine.environment(self.device), "attention": self.forms}
 
     def _forms(self) -> list[str]:
         """In which forms attention will be computed, tried on one block."""

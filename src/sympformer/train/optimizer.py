@@ -19,6 +19,12 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     return {name: parameters for name, parameters in groups.items() if parameters}
 
 
+def nonfinite_groups(model: nn.Module) -> list[str]:
+    """The names of the groups that hold a number that is not finite."""
+    groups = parameter_groups(model).items()
+    return [name for name, ps in groups if not all(bool(p.isfinite().all()) for p in ps)]
+
+
 def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW with weight decay on embeddings only and its own learning rate for scalars.
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from sympformer.shown import visible
 from sympformer.train.config import RunConfig
 
 
@@ -18,7 +19,7 @@ class Progress:
     def __init__(self, console: Console | None = None):
         self.console = console or Console(stderr=True)
         self.bar = Bar(
-            TextColumn("{task.description:<22}"),
+            TextColumn("{task.description:<22}", markup=False),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]:.3f}"),
@@ -37,7 +38,7 @@ class Progress:
 
     def begin(self, config: RunConfig, step: int, forms: Sequence[str] = ()) -> None:
         """Start a run's line; `forms` says how attention is computed."""
-        self.name = f"{config.name} (seed {config.train.seed})"
+        self.name = f"{visible(config.name)} (seed {config.train.seed})"
         self.bar.start()
         self.task = self.bar.add_task(
             self.name,
@@ -50,7 +51,7 @@ class Progress:
         self.loss: float | None = None
         if not self.console.is_terminal:
             for form in forms:
-                self.console.print(f"{self.name}: attention {form}")
+                self.console.print(f"{self.name}: attention {form}", markup=False)
 
     def say(self, line: str) -> None:
         """Print a line about the run."""
@@ -69,7 +70,8 @@ class Progress:
         if not self.console.is_terminal:
             self.console.print(
                 f"{self.name}: step {row['step']:.0f}, validation loss {row['valid_loss']:.4f}, "
-                f"{row['tokens'] / row['seconds']:.0f} tokens/s"
+                f"{row['tokens'] / row['seconds']:.0f} tokens/s",
+                markup=False,
             )
 
     def end(self) -> None:

@@ -1,0 +1,41 @@
+"""Signals that ask a program to end: noticed, so that what was done can be saved first."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def noticed() -> Iterator[Callable[[], int]]:
+    """Yield a function that gives the number of the signal that has come; 0 before.
+
+    Inside, SIGINT and SIGTERM only leave a note; a second one ends the process at once. For
+    programs, in their main thread: elsewhere, and where a signal is ignored, nothing is changed.
+    """
+    came: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        if came:
+            with suppress(OSError):
+                os.write(2, b"\nsympformer: stopped at once; the last saved state is kept\n")
+            os._exit(128 + number)
+        came.append(number)
+        with suppress(OSError):
+            os.write(2, b"\nsympformer: stopping after this step; once more stops at once\n")
+
+    before = {}
+    for number in ENDING:
+        handler = signal.getsignal(number)
+        if handler is signal.SIG_IGN:
+            continue
+        with suppress(ValueError):  # not the main thread
+            signal.signal(number, note)
+            before[number] = handler
+    try:
+        yield lambda: came[0] if came else 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,124 @@
+"""What the scripts of this folder share: commands in processes that may die, and what they leave.
+
+Every command runs in a fork of this process, which has imported what it needs: hundreds of them are
+a matter of minutes.
+"""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
+
+import matplotlib.figure  # noqa: F401 - before the forks
+import torch
+import tyro  # noqa: F401
+
+import sympformer.study  # noqa: F401
+from sympformer.cli import main
+from sympformer.train.tensors import read_tensors
+
+OPTIONS = [
+    *("--n-layer", "1", "--n-embd", "8", "--n-head", "1", "--block-size", "16"),
+    *("--train-tokens", "3000", "--valid-tokens", "400", "--batch-size", "2"),
+    *("--steps", "4", "--warmup", "1", "--eval-every", "2", "--eval-blocks", "4"),
+]
+TIMES = {"seconds", "tokens_per_second", "command", "commit", "metrics", "sha256"}
+"""What differs between equal runs; the digests are of files that hold times."""
+
+
+def fork(block: Callable[[], int], wait: bool = True) -> int:
+    """Run a function in a process of its own; return its exit code, or its id if not waited for."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if wait else child
+    code = 1
+    try:
+        code = block()
+    finally:
+        os._exit(code)
+
+
+def command(*arguments: object) -> tuple[int, str, str]:
+    """A command in this process: exit code, output and errors; a traceback is code 1."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main([str(a) for a in arguments])
+        except Exception as error:
+            code = 1
+            err.write(f"Traceback: {type(error).__name__}: {error}")
+    return code, out.getvalue(), err.getvalue()
+
+
+def quietly(*arguments: object) -> int:
+    """The exit code of a command; what it says on failing is shown."""
+    code, _, err = command(*arguments)
+    if code:
+        print(f"  {' '.join(map(str, arguments))[:60]} ...: exit {code}: {err[-300:]}")
+    return code
+
+
+def train(run: Path) -> list[object]:
+    """The command that makes, or goes on with, a training run."""
+    if (run / "config.toml").exists():
+        return ["train", "--resume", run]
+    return ["train", "symp-h0", "--out", run, *OPTIONS]
+
+
+def compare(folder: Path) -> list[object]:
+    """The command that makes, or goes on with, a comparison of two runs."""
+    return ["compare", "--presets", "gpt", "symp-h0", "--out", folder, *OPTIONS]
+
+
+COMMANDS = {"train": train, "compare": compare}
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """In what two finished runs, or comparisons, differ apart from times."""
+    if not (one / "config.toml").exists():
+        runs = sorted(path.parent.name for path in one.glob("*/config.toml"))
+        found = [f"{r}: {d}" for r in runs for d in differences(one / r, other / r)]
+        return found + ([] if (other / "table.md").exists() else ["no table"])
+    found = []
+    for name in ("state.safetensors", "best.safetensors", "model.safetensors"):
+        a, b = (read_tensors(run / name)[0] for run in (one, other))
+        if a.keys() != b.keys() or not all(torch.equal(a[n], b[n]) for n in a):
+            found.append(name)
+    metrics, summary = ([read(run) for run in (one, other)] for read in (_metrics, _summary))
+    if metrics[0] != metrics[1]:
+        found.append("metrics.jsonl")
+    if summary[0] != summary[1]:
+        found.append("summary.json")
+    left = {path.name for path in other.iterdir()} - {path.name for path in one.iterdir()}
+    return found + [f"left over: {name}" for name in sorted(left)]
+
+
+def _metrics(run: Path) -> list[dict[str, object]]:
+    rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
+def _summary(run: Path) -> dict[str, object]:
+    summary = json.loads((run / "summary.json").read_text())
+    return {k: v for k, v in summary.items() if k not in TIMES}
+
+
+@contextlib.contextmanager
+def workplace():
+    """A folder for runs, with a cache of its own that holds the text; both go."""
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    os.environ["SYMPFORMER_CACHE"] = str(folder / "cache")
+    # Packs the text, and imports here what every fork would import again.
+    assert quietly(*compare(folder / "first")) == 0
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
