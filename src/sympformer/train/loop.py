@@ -245,8 +245,8 @@ class Run:
         return self._record("eval", {"valid_loss": evaluation.loss, "sample": sample})
 
     def _refuse_divergence(self, loss: float) -> None:
-        # Before there is a best: a guess among all tokens, or the loss of the initial weights, which
-        # may well rise at first where these are large.
+        # Before there is a best: a guess among all tokens, or the loss of the initial weights;
+        # it may well rise at first where these are large.
         guess = max(math.log(self.config.model.vocab_size), self.first_loss or 0.0)
         if loss <= (self.best_loss + FAR if self.best_step else 2 * guess):
             return
