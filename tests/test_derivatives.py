@@ -13,7 +13,6 @@ from sympformer.attention import fused, naive, prefix_solve, prefix_sums, sweep,
 from sympformer.derivatives import pull_back
 from sympformer.model import loss
 from sympformer.model.layers import MLP
-from sympformer.model.oracle import AttentionOracle
 from sympformer.model.proposal import Proposal
 
 
@@ -59,7 +58,7 @@ def swept(form, revalue, n_rows):
 
 
 def proposal():
-    rewritten = Proposal(AttentionOracle(4, 2))
+    rewritten = Proposal(2)
     q, k, v = qkv(5)
     scalars = [torch.tensor(x, dtype=torch.float64) for x in (0.7, 1.3)]
     others = [random(1, 5, 4, seed=4), k, v, *scalars, random(4, 4, seed=5), random(4, 4, seed=6)]

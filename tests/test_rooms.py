@@ -1,10 +1,19 @@
 """The picture of the house: which room knows which."""
 
 import ast
+import sys
+from collections.abc import Callable
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+import sympformer as sf
+from sympformer.data import Loader
+from sympformer.train.config import TrainConfig
+from sympformer.train.engine import Engine
 
 SOURCE = Path(__file__).parents[1] / "src" / "sympformer"
 LOW = ("errors", "files", "figures", "machine", "shown", "signals", "table")
@@ -64,3 +73,34 @@ def test_the_allocator_is_set_by_programs_only():
     users = {name for name, source in sources.items() if "keep_freed_memory(" in source}
     programs = {"bench.memory"}  # measures in a process of its own
     assert users - programs - {"machine"} == {"commands.bench", "commands.study", "commands.train"}
+
+
+@pytest.mark.parametrize(
+    ("name", "update", "decoded"), [("gpt", 16, 13), ("symp-r2", 18, 14)], ids=["gpt", "symp-r2"]
+)
+def test_few_rooms_lie_on_the_way(name, update, decoded, tiny):
+    """Files that an update and a decoded token pass through."""
+    model = sf.build(tiny(name))
+    tokens = np.arange(400, dtype=np.uint16) % 37
+    engine = Engine(model, Loader(tokens, 24, 2, seed=0), TrainConfig(batch_size=2))
+    engine.update()
+    assert len(passed(engine.update)) <= update
+    stream = model.eval().stream(torch.randint(37, (2, 9)), 5)
+    next(stream)
+    assert len(passed(lambda: next(stream))) <= decoded
+
+
+def passed(run: Callable[[], object]) -> set[str]:
+    """Files of the package whose functions run."""
+    files: set[str] = set()
+
+    def see(frame, event, arg):
+        if event == "call" and frame.f_code.co_filename.startswith(str(SOURCE)):
+            files.add(frame.f_code.co_filename)
+
+    sys.setprofile(see)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return files

@@ -14,25 +14,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from sympformer import torch_private
-from sympformer.errors import InputError
-
-
-def transformed(*tensors: Tensor) -> bool:
-    """Whether an operator on these tensors must be its plain form.
-
-    Compiled code is made anew for a transform that is around a part of it.
-
-    Raises:
-        InputError: in compiled code that is differentiated in forward mode: it has no tangents.
-    """
-    if not torch_private.transformed(*tensors):
-        return False
-    if torch.compiler.is_compiling() and torch_private.in_forward_mode():
-        raise InputError("compiled code has no forward mode: differentiate the model uncompiled")
-    return True
+from sympformer.torch_private import mapped, transformed
 
 
 def recorded(*gradients: Tensor | None) -> bool:
@@ -43,7 +26,7 @@ def recorded(*gradients: Tensor | None) -> bool:
     if torch.compiler.is_compiling():
         return False
     given = [g for g in gradients if g is not None]
-    return torch.is_grad_enabled() or transformed(*given) or any(map(torch_private.mapped, given))
+    return torch.is_grad_enabled() or transformed(*given) or any(map(mapped, given))
 
 
 def pull_back(
@@ -131,30 +114,3 @@ class _Entry(torch.autograd.Function):
         if ctx.detour.gradient is not None:
             gradients = ctx.detour.enter(ctx.saved_tensors)
         return None, *gradients
-
-
-def remade(
-    outer: Callable[[Tensor], Tensor], inner: Callable[[Tensor], Tensor], x: Tensor
-) -> Tensor:
-    """`outer(inner(x))`, for whose backward pass `inner(x)` is not kept but made again.
-
-    `torch.utils.checkpoint` would run `outer` again too, with the parameters that its module has by
-    then: the wrong ones where they were given by `torch.func.functional_call`.
-    """
-    if not (x.requires_grad and torch.is_grad_enabled()) or transformed(x):
-        return outer(inner(x))
-    if torch.compiler.is_compiling():  # all that a graph depends on is an argument of it
-        return checkpoint(lambda x: outer(inner(x)), x, use_reentrant=False)
-    middle = inner(x)
-    storage = middle.untyped_storage()
-
-    def pack(t: Tensor) -> Tensor | tuple:
-        if t.untyped_storage() is not storage:
-            return t
-        return t.shape, t.stride(), t.storage_offset()
-
-    def unpack(packed: Tensor | tuple) -> Tensor:
-        return packed if isinstance(packed, Tensor) else inner(x).as_strided(*packed)
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        return outer(middle)

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sympformer import torch_private
-from sympformer.derivatives import pull_back, recorded, transformed
+from sympformer.derivatives import pull_back, recorded
+from sympformer.torch_private import transformed
 
 WORTHWHILE, LARGE = 2**21, 2**16
 """Multiplications, and weights for however few rows, from which oneDNN's larger overhead a call is
@@ -59,6 +60,14 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     if not (b.is_contiguous() or b.mT.is_contiguous()):
         b = b.contiguous()  # for other strides oneDNN has a slow loop only
     return torch_private.onednn_product(a, b)
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which `x` is multiplied by a matrix: autocast leaves float64 alone."""
+    kind = x.device.type
+    if x.dtype != torch.float64 and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return x.dtype
 
 
 class _Linear(torch.autograd.Function):

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from sympformer.errors import InputError
+
 
 def _find(path: str) -> Any:
     try:
@@ -46,10 +48,17 @@ def transformed(*tensors: Tensor) -> bool:
 
     That is inside a transform of `torch.func` and inside a level of forward-mode differentiation,
     for any tensors. Where torch does not tell, it is seen in the tensors themselves: those of a
-    transform own no memory, those of forward mode have a tangent.
+    transform own no memory, those of forward mode have a tangent. Compiled code is made anew for a
+    transform that is around a part of it.
+
+    Raises:
+        InputError: in compiled code that is differentiated in forward mode: it has no tangents.
     """
     if _told:
-        return _transforms() > 0 or forward_ad._current_level >= 0
+        forward = forward_ad._current_level >= 0
+        if forward and torch.compiler.is_compiling():
+            raise InputError("compiled code has no forward mode: differentiate it uncompiled")
+        return forward or _transforms() > 0
     return not torch.compiler.is_compiling() and any(_is_wrapped(t) for t in tensors)
 
 
@@ -69,11 +78,6 @@ def mapped(gradient: Tensor) -> bool:
     if _mapped is None:
         return _is_wrapped(gradient)
     return _mapped(gradient)
-
-
-def in_forward_mode() -> bool:
-    """Whether a level of forward-mode differentiation is entered; False where torch hides it."""
-    return _told and forward_ad._current_level >= 0
 
 
 def made_once(row: Tensor) -> Tensor:

@@ -10,8 +10,6 @@ import pytest
 import torch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":  # Triton reads it when it is imported
-    os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton")
 
 from sympformer.attention import forms, kernels, naive  # noqa: E402

@@ -68,9 +68,7 @@ def test_from_meta_it_is_the_same_block(name):
         for p in block.parameters():
             p.fill_(torch.nan)
     torch.manual_seed(3)
-    for part in block.modules():
-        if hasattr(part, "reset_parameters"):
-            part.reset_parameters()
+    block.reset_parameters()
     torch.testing.assert_close(block.state_dict(), expected, rtol=0, atol=0)
 
 

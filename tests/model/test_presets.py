@@ -6,7 +6,8 @@ import torch
 import sympformer as sf
 from sympformer.attention import forms, tiled
 from sympformer.train.config import TrainConfig
-from sympformer.train.optimizer import adamw, clip_gradients, gradient_norms
+from sympformer.train.engine import clip_gradients, gradient_norms
+from sympformer.train.optimizer import adamw
 
 VARIANTS = [
     *((name, {}) for name in sf.presets()),

@@ -3,13 +3,12 @@
 import pytest
 import torch
 
-from sympformer.model.oracle import AttentionOracle
 from sympformer.model.proposal import Proposal
 
 
 @pytest.fixture
 def proposal():
-    return Proposal(AttentionOracle(16, 2))
+    return Proposal(2)
 
 
 def inputs():

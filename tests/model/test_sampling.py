@@ -5,7 +5,7 @@ import torch
 
 import sympformer as sf
 from sympformer import InputError
-from sympformer.model.sampling import require_sampling, sample
+from sympformer.model.generation import require_sampling, sample
 
 
 @pytest.fixture

@@ -5,14 +5,13 @@ import torch
 
 import sympformer as sf
 from sympformer.train.config import TrainConfig
-from sympformer.train.optimizer import (
-    adamw,
+from sympformer.train.engine import (
     clip_gradients,
     gradient_norms,
     learning_rate,
-    parameter_groups,
     set_learning_rate,
 )
+from sympformer.train.optimizer import adamw, parameter_groups
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ from sympformer.attention import fused, naive, tiled
 from sympformer.attention.naive import Causality
 from sympformer.attention.prefix_solve import solve_chunked, solve_dense
 from sympformer.attention.prefix_sums import chunked, masked, recurrent
-from sympformer.derivatives import transformed
 from sympformer.errors import InputError, lookup
+from sympformer.torch_private import transformed
 
 LONG, LONG_IF_NARROW, NARROW = 512, 128, 16
 """Keys from which tiles outrun torch's fused attention on a processor, and from which they do where

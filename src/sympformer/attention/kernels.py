@@ -19,8 +19,9 @@ from torch import Tensor
 
 from sympformer.attention import naive, triton_code
 from sympformer.attention.naive import Causality
-from sympformer.derivatives import pull_back, recorded, transformed
+from sympformer.derivatives import pull_back, recorded
 from sympformer.errors import InputError
+from sympformer.torch_private import transformed
 
 WIDEST_KEY, WIDEST_VALUE = 256, 512
 """Columns for which the blocks below fit a GPU of compute capability 8.0 or 9.0; those of less

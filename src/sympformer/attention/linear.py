@@ -8,9 +8,9 @@ the n newest tokens.
 import torch
 from torch import Tensor
 
-from sympformer.attention import forms, padding
+from sympformer.attention import forms
 from sympformer.attention.naive import Causality, visible_count
-from sympformer.attention.past import NoPast, Past
+from sympformer.attention.past import NoPast, Past, erase, subtract
 from sympformer.attention.prefix_sums import accumulate
 
 
@@ -19,11 +19,11 @@ class PrefixMeans:
 
     def __init__(self, k: Tensor, scale: float, causality: Causality, past: Past | None):
         past = NoPast() if past is None else past
-        self.k, self.past = padding.erase(k, past.padding, past.length), past
+        self.k, self.past = erase(k, past.padding, past.length), past
         self.causality: Causality = causality
         n, dtype = k.shape[-2], torch.promote_types(k.dtype, torch.float32)
         count = visible_count(n, past.length + n, causality, k.new_empty(0, dtype=dtype))
-        self.share = scale / padding.subtract(count, past.padding)
+        self.share = scale / subtract(count, past.padding)
 
     def carry(self, name: str, v: Tensor) -> Tensor | None:
         """Add `Σ_j k_j v_jᵀ` of the new tokens to the sum that earlier ones left; return that."""
@@ -107,7 +107,7 @@ class SteinMetric(PrefixMeans):
         past = self.past
         self.ridge = ridge
         # k̇_ij = scale · rate_i · both_j: the state of `both` starts with that of k itself.
-        k, ku = self.k, padding.erase(ku, past.padding, past.length)
+        k, ku = self.k, erase(ku, past.padding, past.length)
         self.both, self.rate = torch.cat([k, ku], dim=-1), torch.cat([ku, k], dim=-1)
         self.earlier = past.recall("metric")
         self.pi = self._momentum(u)

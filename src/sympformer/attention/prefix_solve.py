@@ -18,7 +18,8 @@ from sympformer.attention.prefix_sums import (
     unchunk,
     wide,
 )
-from sympformer.derivatives import pull_back, recorded, transformed
+from sympformer.derivatives import pull_back, recorded
+from sympformer.torch_private import transformed
 
 SIZE = 64
 """Tokens a chunk: each is one step of a loop, with a small system to solve."""

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sympformer.attention.naive import Causality
-from sympformer.derivatives import pull_back, recorded, transformed
+from sympformer.derivatives import pull_back, recorded
+from sympformer.torch_private import transformed
 
 
 def masked(

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sympformer.attention import forms, naive, padding
+from sympformer.attention import forms, naive
 from sympformer.attention.naive import Causality
-from sympformer.attention.past import NoPast, Past
+from sympformer.attention.past import NoPast, Past, hide, subtract
 from sympformer.attention.sweep import Revalue, sweep
 
 Normalizer = Literal["prefix", "length"]
@@ -37,7 +37,7 @@ class SoftmaxField:
     ):
         past = NoPast() if past is None else past
         self.new_k, self._new_v = k, v
-        q, k = padding.hide(q, k, scale, past.padding, past.length)
+        q, k = hide(q, k, scale, past.padding, past.length)
         self.q, self.k = q, past.extend("key", k)
         self.scale, self.past = scale, past
         self.causality: Causality = causality
@@ -95,7 +95,7 @@ class SoftmaxField:
         counted = self.causality if self.normalizer == "prefix" else "joint"
         exact = torch.promote_types(self.q.dtype, torch.float32)
         count = naive.visible_count(n, n_key, counted, self.q.new_empty(0, dtype=exact))
-        log_count = padding.subtract(count, self.past.padding).log()
+        log_count = subtract(count, self.past.padding).log()
         if self._new_v is None:
             _, log_sum = self._attend(self.k[..., :1])
         elif self.sweeps:
@@ -197,6 +197,11 @@ class SoftmaxField:
 def connection_values(k: Tensor, v: Tensor, ku: Tensor, s: Tensor) -> Tensor:
     """What the connection averages: `k_j`, `W_K u_j` and `-½ s_j v_j`, side by side."""
     return torch.cat([k, ku, (s / -2) * v], dim=-1)
+
+
+def speed(u: Tensor) -> Tensor:
+    """`|u|²`, `(B, 1, n, 1)`: one for all heads."""
+    return u.square().sum(-1, keepdim=True).unsqueeze(-3)
 
 
 def _bounded(log_z: Tensor) -> Tensor:

@@ -31,7 +31,8 @@ from sympformer.attention.tiled import (
     softmax,
     softmax_and_log_sum,
 )
-from sympformer.derivatives import pull_back, recorded, transformed
+from sympformer.derivatives import pull_back, recorded
+from sympformer.torch_private import transformed
 
 Revalue = Callable[..., Sequence[Tensor]]
 """`revalue(average, log_sum, *rows, *parameters)`, all of some tokens: their second values, and

@@ -19,7 +19,8 @@ from torch import Tensor
 from sympformer import products
 from sympformer.attention import naive
 from sympformer.attention.naive import Causality
-from sympformer.derivatives import pull_back, recorded, transformed
+from sympformer.derivatives import pull_back, recorded
+from sympformer.torch_private import transformed
 
 ROWS, MOST_ROWS = 64, 256
 """Queries of a tile: fewer make thin products, more waste work above the diagonal. Where each head

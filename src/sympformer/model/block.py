@@ -90,6 +90,10 @@ class Block(nn.Module):
         config = ModelConfig.preset(name, n_embd=d, n_head=n_head, **composition)
         return cls(d, n_head, last=last, **config.of_block())
 
+    def reset_parameters(self) -> None:
+        """Draw every weight anew, in the order in which the parts were built."""
+        reset_parts(self)
+
     def forward(
         self,
         x: Tensor | Stream,
@@ -128,6 +132,14 @@ class Block(nn.Module):
                 h = self.attention.h_x() if tempo is None else tempo.h_x
             s = s._replace(v=(s.x - before) / h)
         return s if self.mlp is None else self.mlp(s)
+
+
+def reset_parts(whole: nn.Module) -> None:
+    """Let every part of a block or a model initialise itself, once, though blocks may share it."""
+    for part in whole.modules():
+        reset = getattr(part, "reset_parameters", None)
+        if part is not whole and not isinstance(part, Block) and callable(reset):
+            reset()
 
 
 def loop(blocks: Sequence[Block], n_layer: int) -> list[Block]:

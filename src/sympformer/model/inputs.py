@@ -5,9 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sympformer.attention.padding import erase
-from sympformer.attention.past import Past
-from sympformer.model.layers import LayerNorm, Stream, Table
+from sympformer.attention.past import Past, erase
+from sympformer.model.layers import Embeddings, LayerNorm, Stream
 
 
 class Inputs(nn.Module):
@@ -30,13 +29,13 @@ class Inputs(nn.Module):
     ):
         super().__init__()
         sizes = vocab_size, block_size, d
-        self.usual = Table(*sizes)
-        self.own = None if tied else Table(*sizes)
+        self.usual = Embeddings(*sizes)
+        self.own = None if tied else Embeddings(*sizes)
         self.norm = None if tied else LayerNorm(d)
-        self.momentum = Table(*sizes) if momentum == "embedding" else None
+        self.momentum = Embeddings(*sizes) if momentum == "embedding" else None
         self.difference = Difference(d) if momentum == "difference" else None
         self.shift = Shift(d) if shift else None
-        self.injected = Table(*sizes) if injection else None
+        self.injected = Embeddings(*sizes) if injection else None
 
     def forward(self, tokens: Tensor, past: Past) -> Stream:
         """Ids `(B, T)` that follow the past's, to the stream at time 1.

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from sympformer.attention.past import NoPast
-from sympformer.derivatives import transformed
 from sympformer.errors import InputError
-from sympformer.model.block import Block, loop
+from sympformer.model.block import Block, loop, reset_parts
 from sympformer.model.cache import Cache, Recorder
 from sympformer.model.clock import Tempo, timetable
 from sympformer.model.config import ModelConfig
 from sympformer.model.generation import Decoder, left_padding
 from sympformer.model.inputs import Inputs
 from sympformer.model.layers import LayerNorm
-from sympformer.model.loss import IGNORED, chunked_cross_entropy, product_dtype
-from sympformer.products import linear
+from sympformer.model.loss import IGNORED, chunked_cross_entropy
+from sympformer.products import linear, product_dtype
+from sympformer.torch_private import transformed
 
 
 @dataclass
@@ -89,10 +89,7 @@ class LanguageModel(Decoder):
 
     def reset_parameters(self) -> None:
         """Draw every weight anew, in the order in which the parts were built."""
-        for module in self.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if module is not self and callable(reset):
-                reset()
+        reset_parts(self)
 
     def forward(
         self,

@@ -1,15 +1,17 @@
 """Building blocks that every architecture shares."""
 
 import math
+from collections.abc import Callable
 from typing import Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sympformer import products
-from sympformer.derivatives import remade
 from sympformer.errors import InputError
+from sympformer.torch_private import transformed
 
 SPREAD = 0.02
 """Standard deviation of every matrix and table at the start, as published."""
@@ -78,7 +80,44 @@ class MLP(nn.Module):
         """`(..., d)` to `(..., d)`."""
         wide = self.expand(x)
         # GELU is made again in the backward pass: kept, it is a quarter of a layer's memory.
-        return remade(self.contract, F.gelu, wide)
+        return _remade(self.contract, F.gelu, wide)
+
+
+def _remade(
+    outer: Callable[[Tensor], Tensor], inner: Callable[[Tensor], Tensor], x: Tensor
+) -> Tensor:
+    """`outer(inner(x))`, for whose backward pass `inner(x)` is not kept but made again.
+
+    `torch.utils.checkpoint` would run `outer` again too, with the parameters that its module has by
+    then: the wrong ones where they were given by `torch.func.functional_call`.
+    """
+    if not (x.requires_grad and torch.is_grad_enabled()) or transformed(x):
+        return outer(inner(x))
+    if torch.compiler.is_compiling():  # all that a graph depends on is an argument of it
+        return checkpoint(lambda x: outer(inner(x)), x, use_reentrant=False)
+    middle = inner(x)
+    storage = middle.untyped_storage()
+
+    def pack(t: Tensor) -> Tensor | tuple:
+        if t.untyped_storage() is not storage:
+            return t
+        return t.shape, t.stride(), t.storage_offset()
+
+    def unpack(packed: Tensor | tuple) -> Tensor:
+        return packed if isinstance(packed, Tensor) else inner(x).as_strided(*packed)
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        return outer(middle)
+
+
+def split_heads(x: Tensor, n_head: int) -> Tensor:
+    """`(B, T, d)` to `(B, H, T, d/H)`."""
+    return x.unflatten(-1, (n_head, -1)).transpose(-3, -2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """`(B, H, T, d/H)` to `(B, T, d)`."""
+    return x.transpose(-3, -2).flatten(-2)
 
 
 Domain = Literal["positive", "unit", "real"]
@@ -133,7 +172,7 @@ class Embedding(nn.Embedding):
         nn.init.normal_(self.weight, std=SPREAD)
 
 
-class Table(nn.Module):
+class Embeddings(nn.Module):
     """Token and position embeddings, added."""
 
     def __init__(self, vocab_size: int, block_size: int, n_embd: int):

@@ -9,7 +9,7 @@ from sympformer.attention.naive import Causality
 from sympformer.attention.past import Past
 from sympformer.dynamics.trial import Calls
 from sympformer.errors import InputError
-from sympformer.model.layers import Linear, Mobility, matrix
+from sympformer.model.layers import Linear, Mobility, matrix, merge_heads, split_heads
 from sympformer.model.oracle import AttentionOracle, Cost, OracleField, Reads
 from sympformer.products import linear
 
@@ -119,8 +119,8 @@ class LinearAttentionField(OracleField):
     def __init__(self, module: LinearOracle, x: Tensor, past: Past):
         self.module, self.maps, self.x, self.past = module, module.maps(), x, past
         self.field = LinearField(
-            module.split(linear(x, self.maps.query)),
-            module.split(linear(x, self.maps.key)),
+            split_heads(linear(x, self.maps.query), module.n_head),
+            split_heads(linear(x, self.maps.key), module.n_head),
             scale=module.scale,
             causality=module.causality,
             past=past,
@@ -131,17 +131,17 @@ class LinearAttentionField(OracleField):
     def attention(self) -> Tensor:
         """Plain linear attention, `Σ_h O_h (1/n_i) Σ_j k_ij^h v_j^h`."""
         m = self.module
-        mean = self.field.attention(m.split(_apply(self.maps.value, self.x)))
-        return _apply(self.maps.out, m.merge(mean))
+        mean = self.field.attention(split_heads(_apply(self.maps.value, self.x), m.n_head))
+        return _apply(self.maps.out, merge_heads(mean))
 
     def velocity(self, y: Tensor) -> Tensor:
         """`Σ_h U_hᵀ S_i^hᵀ q_i^h / n_i`, maths.md (L): a sum of Stein metrics."""
-        velocity = self.module.merge(self.field.velocity(self._momentum(y)))
+        velocity = merge_heads(self.field.velocity(self._momentum(y)))
         return _pull_back(self.maps.mobility, velocity)
 
     def force(self, y: Tensor) -> Tensor:
         """`V x_i - Σ_h W_Q^hᵀ S_i^h π_i^h / n_i`, maths.md (L)."""
-        repulsion = self.module.merge(self.field.repulsion(self._momentum(y)))
+        repulsion = merge_heads(self.field.repulsion(self._momentum(y)))
         return _apply(self.maps.potential, self.x) - _pull_back(self.maps.query, repulsion)
 
     def connection(self, u: Tensor) -> Tensor:
@@ -149,20 +149,20 @@ class LinearAttentionField(OracleField):
         m, key = self.module, self.maps.key
         metric = SteinMetric(
             self.field.k,
-            m.split(linear(u, key)),
-            m.split(u),
+            split_heads(linear(u, key), m.n_head),
+            split_heads(u, m.n_head),
             scale=m.scale,
             ridge=m.ridge,
             causality=m.causality,
             past=self.past,
         )
-        repulsion = _pull_back(key, m.merge(metric.repulsion()))
-        return m.merge(metric.connection(m.split(repulsion)))
+        repulsion = _pull_back(key, merge_heads(metric.repulsion()))
+        return merge_heads(metric.connection(split_heads(repulsion, m.n_head)))
 
     def _momentum(self, y: Tensor) -> Tensor:
         """`U y` by heads; made once, so that velocity and force of one `y` share a state."""
         if self._p is not y:
-            self._p, self._pi = y, self.module.split(_apply(self.maps.mobility, y))
+            self._p, self._pi = y, split_heads(_apply(self.maps.mobility, y), self.module.n_head)
         return self._pi
 
 

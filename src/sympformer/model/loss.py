@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sympformer.derivatives import pull_back, recorded, transformed
-from sympformer.products import product
+from sympformer.derivatives import pull_back, recorded
+from sympformer.products import product, product_dtype
+from sympformer.torch_private import transformed
 
 IGNORED = -100
 """A target that does not count."""
@@ -48,14 +49,6 @@ def chunked_cross_entropy(
         total, _, _ = _summed(hidden, weight, targets, ignored, *needed)
     count = (targets != ignored).sum()
     return torch.where(count > 0, total / count.clamp(min=1), torch.nan)
-
-
-def product_dtype(x: Tensor) -> torch.dtype:
-    """The dtype in which `x` is multiplied by a matrix: autocast leaves float64 alone."""
-    kind = x.device.type
-    if x.dtype != torch.float64 and torch.is_autocast_enabled(kind):
-        return torch.get_autocast_dtype(kind)
-    return x.dtype
 
 
 def _plain_sum(hidden: Tensor, weight: Tensor, targets: Tensor, ignored: int) -> Tensor:

@@ -79,14 +79,6 @@ class AttentionOracle(nn.Module):
         self.scale = 1 / math.sqrt(d // n_head) / (n_head if averaged else 1)
         self.causality: Causality = causality
 
-    def split(self, x: Tensor) -> Tensor:
-        """`(B, T, d)` to `(B, H, T, d/H)`."""
-        return x.unflatten(-1, (self.n_head, -1)).transpose(-3, -2)
-
-    def merge(self, x: Tensor) -> Tensor:
-        """`(B, H, T, d/H)` to `(B, T, d)`."""
-        return x.transpose(-3, -2).flatten(-2)
-
     def forward(self, x: Tensor, past: Past) -> "OracleField":
         """The field at positions `x` `(B, T, d)`."""
         raise NotImplementedError

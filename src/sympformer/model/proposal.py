@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sympformer.attention.softmax import connection_values
-from sympformer.model.oracle import AttentionOracle
+from sympformer.attention.softmax import connection_values, speed
+from sympformer.model.layers import merge_heads, split_heads
 from sympformer.products import linear, product
 
 
@@ -16,8 +16,8 @@ class Proposal:
     dozen small steps for each of these.
     """
 
-    def __init__(self, heads: AttentionOracle):
-        self.split, self.merge = heads.split, heads.merge
+    def __init__(self, n_head: int):
+        self.n_head = n_head
 
     def __call__(
         self,
@@ -32,8 +32,8 @@ class Proposal:
         key: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The values `(B, H, n, 3d)` and `W`, `(B, n, d)`; see `sympformer.attention.sweep`."""
-        w = beta * p + gamma * linear(self.merge(attention), out)
-        return connection_values(k, v, self.split(linear(w, key)), speed(w)), w
+        w = beta * p + gamma * linear(merge_heads(attention), out)
+        return connection_values(k, v, split_heads(linear(w, key), self.n_head), speed(w)), w
 
     def backward(
         self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], incoming: Sequence[Tensor | None]
@@ -44,14 +44,14 @@ class Proposal:
         assert values is not None
         g_k, g_ku, g_sv = values.split([k.shape[-1], k.shape[-1], v.shape[-1]], dim=-1)
         g_speed = (g_sv * v).sum((-3, -1)).unsqueeze(-1) / -2
-        g_ku = self.merge(g_ku)
+        g_ku = merge_heads(g_ku)
         slope = 2 * g_speed * w + linear(g_ku, key.mT)
         if g_w is not None:
             slope = slope + g_w
-        rows, merged = slope.flatten(0, -2), self.merge(attention)
+        rows, merged = slope.flatten(0, -2), merge_heads(attention)
         g_out = product(rows.mT, merged.flatten(0, -2).mT)
         return (
-            self.split(gamma * linear(slope, out.mT)),
+            split_heads(gamma * linear(slope, out.mT), self.n_head),
             None,
             beta * slope,
             g_k,
@@ -61,8 +61,3 @@ class Proposal:
             gamma * g_out,
             product(g_ku.flatten(0, -2).mT, w.flatten(0, -2).mT),
         )
-
-
-def speed(u: Tensor) -> Tensor:
-    """`|u|²`, `(B, 1, n, 1)`: one for all heads."""
-    return u.square().sum(-1, keepdim=True).unsqueeze(-3)

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from sympformer.attention.naive import Causality
 from sympformer.attention.past import Past
-from sympformer.attention.softmax import Normalizer, SoftmaxField
+from sympformer.attention.softmax import Normalizer, SoftmaxField, speed
 from sympformer.dynamics.trial import Calls
 from sympformer.errors import InputError
-from sympformer.model.layers import Linear, Mobility, matrix
+from sympformer.model.layers import Linear, Mobility, matrix, merge_heads, split_heads
 from sympformer.model.oracle import AttentionOracle, Cost, OracleField, Reads
-from sympformer.model.proposal import Proposal, speed
+from sympformer.model.proposal import Proposal
 from sympformer.products import linear
 
 
@@ -51,13 +51,14 @@ class SoftmaxAttention(AttentionOracle):
     def forward(self, x: Tensor, past: Past) -> "SoftmaxAttentionField":
         """The field at positions `x` `(B, T, d)`."""
         if self.reads == "drift":
-            (q, k), v = (self.split(part) for part in self.qk(x).chunk(2, dim=-1)), None
+            parts = self.qk(x).chunk(2, dim=-1)
         else:
-            q, k, v = (self.split(part) for part in self.qkv(x).chunk(3, dim=-1))
+            parts = self.qkv(x).chunk(3, dim=-1)
+        q, k, *rest = (split_heads(part, self.n_head) for part in parts)
         field = SoftmaxField(
             q,
             k,
-            v,
+            rest[0] if rest else None,
             scale=self.scale,
             causality=self.causality,
             normalizer=self.normalizer,
@@ -102,23 +103,23 @@ class SoftmaxAttentionField(OracleField):
 
     def attention(self) -> Tensor:
         """Plain attention, `Σ_h O_h Σ_j a_ij^h v_j^h`."""
-        return self.module.out(self.module.merge(self.field.attention))
+        return self.module.out(merge_heads(self.field.attention))
 
     def velocity(self, p: Tensor) -> Tensor:
         """`Σ_h U_hᵀ (U_h p_i / z_i^h)`: the mobility is symmetric positive semi-definite."""
         m = self.module
-        return linear(m.merge(self.field.velocity(self._momentum(p))), matrix(m.mobility).mT)
+        return linear(merge_heads(self.field.velocity(self._momentum(p))), matrix(m.mobility).mT)
 
     def force(self, p: Tensor) -> Tensor:
         """`Σ_h O_h z_i^h Σ_j a_ij^h (1 + (s_i^h + s_j^h)/2) v_j^h`, maths.md (S') and "Heads"."""
         m = self.module
-        return m.out(m.merge(self.field.force(self._momentum(p))))
+        return m.out(merge_heads(self.field.force(self._momentum(p))))
 
     def connection(self, u: Tensor) -> Tensor:
         """`C(u)` of maths.md (U), with `B = I` and `c` averaged over heads."""
         m = self.module
-        d = u.shape[-1]
-        qu, ku = (m.split(part) for part in linear(u, matrix(m.qkv)[: 2 * d]).chunk(2, dim=-1))
+        parts = linear(u, matrix(m.qkv)[: 2 * u.shape[-1]]).chunk(2, dim=-1)
+        qu, ku = (split_heads(part, m.n_head) for part in parts)
         return self._project(u, *self.field.connection(qu, ku, speed(u)))
 
     def proposal(self, p: Tensor, beta: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,17 +130,17 @@ class SoftmaxAttentionField(OracleField):
 
         query, key, _ = matrix(m.qkv).chunk(3)
         rows, parameters = (p, field.new_k, field.new_v), (beta, gamma, matrix(m.out), key)
-        _, means, values, w = field.sweep(Proposal(m), rows, parameters)
+        _, means, values, w = field.sweep(Proposal(m.n_head), rows, parameters)
         s = speed(w)
         field.remember(values.chunk(3, dim=-1)[1], s)
-        c, pull = field.contract(means.chunk(3, dim=-1), m.split(linear(w, query)), s)
+        c, pull = field.contract(means.chunk(3, dim=-1), split_heads(linear(w, query), m.n_head), s)
         return w, self._project(w, c, pull)
 
     def _project(self, u: Tensor, c: Tensor, pull: Tensor) -> Tensor:
-        return torch.addcmul(self.module.out(self.module.merge(pull)), c.mean(-3), u)
+        return torch.addcmul(self.module.out(merge_heads(pull)), c.mean(-3), u)
 
     def _momentum(self, p: Tensor) -> Tensor:
         """`U p` by heads; made once, so that velocity and force of one `p` share a sweep."""
         if self._p is not p:
-            self._p, self._pi = p, self.module.split(self.module.mobility(p))
+            self._p, self._pi = p, split_heads(self.module.mobility(p), self.module.n_head)
         return self._pi

@@ -188,7 +188,7 @@ def _check_padding(oracle: AttentionOracle, reads: Reads, what: str) -> None:
             off = (result[1:, n:] - expected).abs().max().item()
             assert off < 1e-9, (
                 f"{what}: padding before a text moves its {part} by {off:.2g}: see "
-                "sympformer.attention.padding"
+                "sympformer.attention.past"
             )
 
 

@@ -5,20 +5,14 @@ import time
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sympformer import machine
 from sympformer.data import Loader
 from sympformer.errors import InputError
 from sympformer.model.weights import load_weights, weights
 from sympformer.train.config import TrainConfig
-from sympformer.train.optimizer import (
-    adamw,
-    clip_gradients,
-    gradient_norms,
-    learning_rate,
-    set_learning_rate,
-)
+from sympformer.train.optimizer import adamw
 
 
 class DivergenceError(InputError):
@@ -114,7 +108,7 @@ class Engine:
             "tokens_per_second": (self.tokens - before) / seconds,
         }
 
-    def _backward(self) -> torch.Tensor:
+    def _backward(self) -> Tensor:
         """Add up the gradients of the micro-batches; return the loss, a scalar on the device."""
         batches = [next(self.loader) for _ in range(self.config.accumulation)]
         counted = sum(targets.numel() for _, targets in batches)
@@ -137,3 +131,45 @@ class Engine:
                 f"training diverged at step {self.step}: {' and '.join(what)} not finite; the "
                 "update was not applied"
             )
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """The rate of update `step` (from 0): linear warm-up, then a cosine down to its floor."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
+    return config.learning_rate * (config.min_lr_ratio + (1 - config.min_lr_ratio) * cosine)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its multiple of `rate`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
+
+
+def gradient_norms(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The norm of each group's gradient, a scalar on its device, by the group's name."""
+    norms = {}
+    for group in optimizer.param_groups:
+        gradients = [p.grad for p in group["params"] if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        norms[group["name"]] = norm.to(group["params"][0].device)  # of no gradients: on the CPU
+    return norms
+
+
+def clip_gradients(
+    optimizer: torch.optim.Optimizer, norms: dict[str, Tensor], bound: float
+) -> Tensor:
+    """Bound the norm of all gradients but the scalars'; return that norm before clipping.
+
+    Args:
+        optimizer: its groups.
+        norms: their `gradient_norms`.
+        bound: the largest norm.
+    """
+    groups = [group for group in optimizer.param_groups if group["name"] != "scalars"]
+    norm = torch.stack([norms[group["name"]] for group in groups]).norm()
+    parameters = [p for group in groups for p in group["params"]]
+    nn.utils.clip_grads_with_norm_(parameters, bound, norm)
+    return norm

@@ -1,9 +1,7 @@
-"""Parameter groups, learning-rate schedule and gradient clipping of the published recipe."""
-
-import math
+"""The optimizer of the published recipe, and its groups of parameters."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sympformer.model.layers import LearnedScalar
 from sympformer.train.config import TrainConfig
@@ -43,45 +41,3 @@ def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     devices = {p.device.type for p in model.parameters()}
     fused = True if devices <= {"cpu", "cuda"} else None
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused)
-
-
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """The rate of update `step` (from 0): linear warm-up, then a cosine down to its floor."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
-    return config.learning_rate * (config.min_lr_ratio + (1 - config.min_lr_ratio) * cosine)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group its multiple of `rate`."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["factor"]
-
-
-def gradient_norms(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The norm of each group's gradient, a scalar on its device, by the group's name."""
-    norms = {}
-    for group in optimizer.param_groups:
-        gradients = [p.grad for p in group["params"] if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        norms[group["name"]] = norm.to(group["params"][0].device)  # of no gradients: on the CPU
-    return norms
-
-
-def clip_gradients(
-    optimizer: torch.optim.Optimizer, norms: dict[str, Tensor], bound: float
-) -> Tensor:
-    """Bound the norm of all gradients but the scalars'; return that norm before clipping.
-
-    Args:
-        optimizer: its groups.
-        norms: their `gradient_norms`.
-        bound: the largest norm.
-    """
-    groups = [group for group in optimizer.param_groups if group["name"] != "scalars"]
-    norm = torch.stack([norms[group["name"]] for group in groups]).norm()
-    parameters = [p for group in groups for p in group["params"]]
-    nn.utils.clip_grads_with_norm_(parameters, bound, norm)
-    return norm
