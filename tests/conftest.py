@@ -12,7 +12,7 @@ import torch
 if not torch.cuda.is_available():  # read when Triton is imported, which the compiler does
     os.environ["TRITON_INTERPRET"] = "1"
 
-from sympformer.model import ModelConfig  # noqa: E402
+from sympformer.model import ModelConfig
 
 TINY = {"vocab_size": 37, "block_size": 24, "n_layer": 2, "n_head": 2, "n_embd": 16}
 
