@@ -6,14 +6,16 @@ from typing import Any
 
 from sympformer.attention.naive import Causality
 from sympformer.errors import InputError, enter, lookup
+from sympformer.model.fast_weights import FastWeights
 from sympformer.model.linear_attention import LinearAttention
-from sympformer.model.oracle import AttentionOracle, Reads, options_of
+from sympformer.model.oracle import AttentionOracle, Reads, arguments_of, options_of
 from sympformer.model.softmax_attention import SoftmaxAttention
 from sympformer.model.tied import TiedLinearAttention, TiedSoftmaxAttention
 
 ATTENTIONS: dict[str, type[AttentionOracle]] = {
     "softmax": SoftmaxAttention,
     "linear": LinearAttention,
+    "fast-weights": FastWeights,
     "tied-softmax": TiedSoftmaxAttention,
     "tied-linear": TiedLinearAttention,
 }
@@ -45,4 +47,4 @@ def attention_oracle(
         InputError: there is none, or it refuses its options.
     """
     kind = lookup(ATTENTIONS, name, "attention")
-    return kind(d, n_head, reads=reads, causality=causality, **(options or {}))
+    return kind(d, n_head, reads=reads, causality=causality, **arguments_of(kind, options or {}))

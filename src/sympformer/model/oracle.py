@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from inspect import Parameter, signature
 from typing import Any, ClassVar, Literal, NamedTuple, get_type_hints
 
@@ -125,7 +125,31 @@ class Option:
 
 
 def options_of(oracle: type[AttentionOracle]) -> Mapping[str, Option]:
-    """The options of a kind of attention, by name: keyword arguments of its constructor."""
+    """The options of a kind of attention, by name: keyword arguments of its constructor.
+
+    Of an argument that is a dataclass, a group of options, these are its fields.
+    """
+    options: dict[str, Option] = {}
+    for name, option in _arguments(oracle).items():
+        if is_dataclass(option.kind):
+            kinds = get_type_hints(option.kind)
+            options |= {f.name: Option(kinds[f.name], f.default) for f in fields(option.kind)}
+        else:
+            options[name] = option
+    return options
+
+
+def arguments_of(oracle: type[AttentionOracle], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments that options are: those of a group are put together."""
+    given: dict[str, Any] = dict(options)
+    for name, option in _arguments(oracle).items():
+        if is_dataclass(option.kind):
+            names = [f.name for f in fields(option.kind) if f.name in given]
+            given[name] = option.kind(**{n: given.pop(n) for n in names})  # pyright: ignore[reportCallIssue]
+    return given
+
+
+def _arguments(oracle: type[AttentionOracle]) -> dict[str, Option]:
     kinds = get_type_hints(oracle.__init__)
     return {
         name: Option(kinds.get(name, Any), parameter.default)
