@@ -153,7 +153,7 @@ def test_matrix_files_are_read(tmp_path):
         dimension=2, particles=20, laws=("gaussian",), steps=10, A=tmp_path / "A.npy"
     )
     with_file, without = run(config), run(replace(config, A=None))
-    key = "gaussian, centred: cloud"
+    key = "linear, gaussian, centred: cloud"
     assert not np.allclose(with_file.arrays[key][1], without.arrays[key][1])
     with pytest.raises(InputError, match="cannot read the matrix A"):
         run(replace(config, A=tmp_path / "none.txt"))

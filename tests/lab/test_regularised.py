@@ -8,7 +8,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from sympformer import lab
-from sympformer.dynamics import UNDAMPED, State, damping
+from sympformer.dynamics import SCHEMES, UNDAMPED, DivergenceError, State, damping, follow
 from sympformer.errors import InputError
 from sympformer.lab.flows import GradientFlow
 from sympformer.lab.laws import affine_residual, radii, sample
@@ -132,6 +132,14 @@ def test_strong_damping_gives_the_gradient_flow():
         gaps.append((exact(flow, schedule, start, [0.0, alpha])[-1].x - slow).norm())
     assert gaps[0] < 0.02 * (slow - x).norm()
     assert 3 < gaps[0] / gaps[1] < 5
+
+
+def test_a_path_to_infinity_is_reported():
+    """The 2×2 solve of a cloud that overflowed must not fail on its own."""
+    x, y, A, V = problem(d=2)
+    flow = lab.RegularisedFlow(A, 100 * (V @ V), RHO)
+    with pytest.raises(DivergenceError):
+        follow(SCHEMES["euler"](UNDAMPED), flow, State(x, y), 1.0, 2000)
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,8 @@ class RegularisedFlowField:
         """C = (A M + ρ)⁻¹ A Xᵀy / N = (1/N) Σ_j A x_j w_jᵀ: no power of 1/ρ, however small ρ is."""
         n, d = self.x.shape[-2:]
         shifted = self.keys.mT @ self.x / n + self.flow.rho * torch.eye(d).to(self.x)
-        return torch.linalg.solve(shifted, self.keys.mT @ y / n)
+        # Without a check, so that a path that runs off to infinity is reported as such.
+        return torch.linalg.solve_ex(shifted, self.keys.mT @ y / n).result
 
     def _residuals(self, y: Tensor) -> Tensor:
         """The solution w of (K + ρ) w = y with prefix sums."""
