@@ -19,6 +19,7 @@ SMALL: dict[str, dict] = {
     "orders": {"particles": 4, "dimension": 2, "steps": (32, 64, 128)},
     "conservation": {"particles": 4, "steps": 300},
     "energy": {"particles": 16, "steps": 800, "conditions": (100.0, 1000.0)},
+    "relaxation": {"conditions": (10.0, 100.0, 1000.0), "dimension": 3},
     "clusters": {
         "particles": 16,
         "starts": 2,
@@ -172,6 +173,9 @@ def test_matrix_files_are_read(tmp_path):
         ("orders", {"c_log": -1.0}, "c_log must be a number ≥ 0, not -1"),
         ("conservation", {"h": float("nan")}, "h must be a number ≥ 0, not nan"),
         ("energy", {"conditions": (10.0,)}, "two or more condition numbers"),
+        ("relaxation", {"conditions": (10.0, 100.0)}, "two with κρ ≥ 10"),
+        ("relaxation", {"rhos": (0.1, 0.0)}, "regularisers ρ > 0"),
+        ("relaxation", {"tolerance": 0.3}, "tolerance must be below 1 / dimension"),
         ("clusters", {"dimensions": (1, 2)}, "dimensions ≥ 2"),
         ("decoder", {"particles": 8}, "32 or more tokens"),
     ],
