@@ -15,7 +15,7 @@ from sympformer.lab import EXPERIMENTS, perform
 from sympformer.lab.record import Claim, Result
 
 SMALL: dict[str, dict] = {
-    "ellipse": {"particles": 100, "steps": 40, "seed": 2},
+    "ellipse": {"particles": 100, "steps": 20, "seed": 2},
     "orders": {"particles": 4, "dimension": 2, "steps": (32, 64, 128)},
     "conservation": {"particles": 4, "steps": 300},
     "energy": {"particles": 16, "steps": 800, "conditions": (100.0, 1000.0)},
