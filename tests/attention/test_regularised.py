@@ -85,6 +85,17 @@ def test_each_prefix_ensemble_is_a_ridge_regression():
         close(force[n - 1], V @ x[n - 1] - C @ (y[n - 1] - fit), 1e-11)
 
 
+def test_the_ensembles_with_a_fixed_regulariser_are_recursive_least_squares():
+    """C_i = C_{i-1} + P_i k_i (y_i - C_{i-1}ᵀk_i)ᵀ: a delta rule with a matrix for its strength."""
+    k, y = random(9, 3), random(9, 4, seed=1)
+    P, C = torch.eye(3).double() / RHO, torch.zeros(3, 4).double()
+    for n, key in enumerate(k, start=1):
+        P = P - torch.outer(P @ key, P @ key) / (1 + key @ P @ key)
+        C = C + torch.outer(P @ key, y[n - 1] - C.T @ key)
+        rho = torch.full((n, 1), RHO, dtype=torch.float64)
+        close(C, k[:n].T @ solve_dense(k[:n], rho, y[:n], causality="joint"))
+
+
 def test_prefix_ensembles_of_the_linear_flow_are_its_prefix_form():
     x, y, A, V = problem()
     exact = naive.prefix_ensembles(lambda x, y: naive.linear_field(x, y, A, V), x, y)
@@ -161,6 +172,8 @@ def test_one_regulariser_a_token_is_hamiltonian_in_the_parallel_sum():
     w = solve_dense(k, R, R * y, causality="joint")
     close(K @ w, dy)
     close(-w @ w.T @ x @ A / len(x), -dx)
+    plain = torch.linalg.solve(K + R[:, 0].diag(), K)  # a velocity without a Hamiltonian
+    assert (plain - plain.T).abs().max() > 1e-2
 
 
 def test_large_regularisers_give_the_stein_flow():
