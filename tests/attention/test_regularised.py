@@ -50,23 +50,26 @@ def test_row_by_row(causality):
         close(force[i], V @ x[i] - RHO * sum((w[i] @ w[j]) * (A @ x[j]) for j in seen) / len(seen))
 
 
-def test_the_variation_of_the_kinetic_energy_is_half_of_velocity_squared_less():
-    """Half the variation in the weights of the particles is ½|y|² - ½ρ²|w|² = u·y - ½|u|²."""
-    x, y, A, V = problem()
-    n = len(x)
+@pytest.mark.parametrize("kernel", [lambda score: score, torch.exp], ids=["linear", "exponential"])
+def test_the_derivation_for_any_kernel(kernel):
+    """Half the variation of the kinetic energy in the weights of the particles is u·y - ½|u|².
 
-    def kinetic(mass):
-        """½ <y, (K + ρ)⁻¹K y> in L² of the measure Σ mass_i δ_{x_i}."""
-        K = x @ A @ x.T * mass
-        velocity = torch.linalg.solve(K + RHO * torch.eye(n).double(), K @ y)
-        return (mass[:, None] * y * velocity).sum() / 2
-
-    mass = torch.full((n,), 1 / n, dtype=torch.float64)
-    variation = torch.autograd.functional.jacobian(kinetic, mass)
-    u, _ = naive.regularised_field(x, y, A, V, RHO)
-    w = naive.regularised_solve(x, y, A, RHO)
-    close(variation, (y**2).sum(-1) / 2 - RHO**2 * (w**2).sum(-1) / 2)
-    close(variation, (u * y).sum(-1) - (u**2).sum(-1) / 2)
+    The force in the positions is -(ρ/N) Σ_j (w_i·w_j) ∇k(x_i, x_j), the gradient in the first.
+    """
+    x, y, A, _ = problem()
+    x = (x / 2).requires_grad_()
+    mass = torch.full((len(x),), 1 / len(x), dtype=torch.float64, requires_grad=True)
+    K = kernel(x @ A @ x.T)
+    w = torch.linalg.solve(K * mass + RHO * torch.eye(len(x)).double(), y)
+    u = (K * mass) @ w
+    kinetic = (mass[:, None] * y * u).sum() / 2
+    d_mass, d_x = torch.autograd.grad(kinetic, (mass, x), retain_graph=True)
+    close(d_mass, (u * y).sum(-1) - (u**2).sum(-1) / 2)
+    close(d_mass, (y**2).sum(-1) / 2 - RHO**2 * (w**2).sum(-1) / 2)
+    frozen = (w @ w.T).detach() * mass.detach()
+    slope = x.detach().clone().requires_grad_()
+    (turning,) = torch.autograd.grad((frozen * kernel(slope @ A @ x.detach().T)).sum(), slope)
+    close(-d_x * len(x), -RHO * turning)  # the kinetic energy of the particles is N times as large
 
 
 def test_each_prefix_ensemble_is_a_ridge_regression():

@@ -79,6 +79,35 @@ def test_moments_are_those_of_the_particles():
     close(dS, dS.T)
 
 
+def test_a_linear_part_of_the_potential_joins_the_moments():
+    """With y = S x + b: C = (A M + ρ)⁻¹A(M S + m bᵀ), the same Ṡ, and ḃ = -αb - C b."""
+    x, _, A, V = problem()
+    S, b, alpha = 0.2 * (A - V), V[0], 0.7
+    y, m, M = x @ S + b, x.mean(0), x.T @ x / len(x)
+    C = torch.linalg.solve(A @ M + RHO * torch.eye(3).double(), A @ (M @ S + torch.outer(m, b)))
+    dS = V - alpha * S - (C @ S + S @ C.T - C @ C.T)
+    velocity, force = lab.regularised_field(x, y, A, V, RHO)
+    close(velocity, x @ C)
+    close(force - alpha * y, velocity @ S + x @ dS - alpha * b - C @ b)
+
+
+def test_a_collapsed_direction_does_not_come_back():
+    """Undamped, ½x² falls to zero and stays: xy is constant and all of H kinetic; cos t returns."""
+    x = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    one = torch.ones(1, 1, dtype=torch.float64)
+    flow = lab.RegularisedFlow(one, -one, 0.1)
+    start, *later = exact(flow, UNDAMPED, State(x, 0 * x), [0.0, 3.0, 3.5])
+    assert all(0 < state.x[0] < 0.02 for state in later)
+    products = [(state.x * state.p)[0].item() for state in later]
+    assert products[1] == pytest.approx(products[0], rel=0.01)
+    energies = [lab.hamiltonian(flow(state.x), state.p).item() for state in (start, *later)]
+    assert energies[1:] == pytest.approx([energies[0]] * 2, rel=1e-6)
+    # log x falls at the rate a |xy| / ρ, so that y grows.
+    fall = (later[1].x / later[0].x)[0].log().item()
+    assert fall == pytest.approx(0.5 * products[0] / 0.1, rel=0.01)
+    assert later[1].p[0].abs() > 2 * later[0].p[0].abs()
+
+
 def test_moments_and_particles_along_a_path():
     """Both by DOP853, from an elliptical law: mean, covariance, and the radii that stay."""
     rng, d, alpha, end = np.random.default_rng(3), 3, 0.5, 1.5
