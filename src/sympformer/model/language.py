@@ -16,7 +16,7 @@ from sympformer.model.clock import Tempo, timetable
 from sympformer.model.config import ModelConfig
 from sympformer.model.generation import Decoder, left_padding
 from sympformer.model.inputs import Inputs
-from sympformer.model.layers import LayerNorm
+from sympformer.model.layers import LayerNorm, table
 from sympformer.model.loss import IGNORED, chunked_cross_entropy, product_dtype
 from sympformer.products import linear
 
@@ -136,7 +136,7 @@ class LanguageModel(Decoder):
         for layer, tempo in enumerate(self._tempos(stream.t)):
             block = self.blocks[layer % len(self.blocks)]
             stream = block(stream, past=past.part(f"blocks.{layer}"), tempo=tempo)
-        hidden, head = self.norm(stream.x), self.inputs.usual.tokens.weight
+        hidden, head = self.norm(stream.x), table(self.inputs.usual.tokens)
         hidden = hidden.to(product_dtype(hidden))
         if not torch.is_grad_enabled():
             head = head.detach()  # logits that are read later shall not ask for gradients either

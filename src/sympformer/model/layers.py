@@ -43,13 +43,24 @@ def matrix(module: nn.Module) -> Tensor:
     Raises:
         InputError: something stands in for the map (an adapter, a hook) whose products are others.
     """
-    if type(module).forward is not Linear.forward or module._forward_hooks:
+    if type(module).forward is not Linear.forward or _is_dressed(module):
         raise InputError(
-            f"a projection is replaced by {type(module).__name__}, but products with its matrix "
-            "are made beside it: merge the adapter into the matrix, or use "
-            "torch.nn.utils.parametrize"
+            f"a projection is replaced or has hooks ({type(module).__name__}), but products with "
+            "its matrix are made beside it: merge the adapter into the matrix and remove the "
+            "hooks, or use torch.nn.utils.parametrize"
         )
     return module.weight  # pyright: ignore[reportReturnType]
+
+
+def _is_dressed(module: nn.Module) -> bool:
+    """Whether calling a module does more than the forward pass of its class."""
+    hooks = (
+        module._forward_pre_hooks,  # pruning and the old weight norm make their matrix in one
+        module._forward_hooks,
+        module._backward_pre_hooks,
+        module._backward_hooks,
+    )
+    return "forward" in module.__dict__ or any(hooks)
 
 
 class Mobility(Linear):
@@ -131,6 +142,20 @@ class Embedding(nn.Embedding):
     def reset_parameters(self) -> None:
         """Draw the table."""
         nn.init.normal_(self.weight, std=SPREAD)
+
+
+def table(module: nn.Module) -> Tensor:
+    """The vectors of a table of tokens, for the head, which shares it.
+
+    Raises:
+        InputError: something stands in for the table (an adapter), which the head would pass by.
+    """
+    if not isinstance(module, nn.Embedding):
+        raise InputError(
+            f"the table of tokens is replaced by {type(module).__name__}, which the head would "
+            "pass by: merge it into the table, or use torch.nn.utils.parametrize"
+        )
+    return module.weight
 
 
 class Table(nn.Module):
