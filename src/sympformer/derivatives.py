@@ -146,10 +146,11 @@ def remade(
     if torch.compiler.is_compiling():  # all that a graph depends on is an argument of it
         return checkpoint(lambda x: outer(inner(x)), x, use_reentrant=False)
     middle = inner(x)
-    storage = middle.untyped_storage()
+    storage, version = middle.untyped_storage(), middle._version
 
     def pack(t: Tensor) -> Tensor | tuple:
-        if t.untyped_storage() is not storage:
+        # What `outer` has changed in place would not be made again so.
+        if t.untyped_storage() is not storage or t._version != version:
             return t
         return t.shape, t.stride(), t.storage_offset()
 
