@@ -129,7 +129,8 @@ class LanguageModel(Decoder):
         keeps = targets is None and not trains if use_cache is None else use_cache
         if start or keeps:
             limit = self.config.block_size
-            past = Recorder(cache, limit=limit, keeps=keeps, owner=self._owner)
+            rows = len(tokens)
+            past = Recorder(cache, limit=limit, keeps=keeps, owner=self._owner, rows=rows)
         else:
             past = NoPast(None if cache is None else cache.padding)
         stream = self.inputs(tokens, past.part("inputs"))
