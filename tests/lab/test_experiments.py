@@ -15,10 +15,11 @@ from sympformer.lab import EXPERIMENTS, perform
 from sympformer.lab.record import Claim, Result
 
 SMALL: dict[str, dict] = {
-    "ellipse": {"particles": 100, "steps": 40, "seed": 2},
+    "ellipse": {"particles": 100, "steps": 20, "seed": 2},
     "orders": {"particles": 4, "dimension": 2, "steps": (32, 64, 128)},
     "conservation": {"particles": 4, "steps": 300},
     "energy": {"particles": 16, "steps": 800, "conditions": (100.0, 1000.0)},
+    "relaxation": {"conditions": (10.0, 100.0, 1000.0), "dimension": 3},
     "clusters": {
         "particles": 16,
         "starts": 2,
@@ -153,7 +154,7 @@ def test_matrix_files_are_read(tmp_path):
         dimension=2, particles=20, laws=("gaussian",), steps=10, A=tmp_path / "A.npy"
     )
     with_file, without = run(config), run(replace(config, A=None))
-    key = "gaussian, centred: cloud"
+    key = "linear, gaussian, centred: cloud"
     assert not np.allclose(with_file.arrays[key][1], without.arrays[key][1])
     with pytest.raises(InputError, match="cannot read the matrix A"):
         run(replace(config, A=tmp_path / "none.txt"))
@@ -172,6 +173,9 @@ def test_matrix_files_are_read(tmp_path):
         ("orders", {"c_log": -1.0}, "c_log must be a number ≥ 0, not -1"),
         ("conservation", {"h": float("nan")}, "h must be a number ≥ 0, not nan"),
         ("energy", {"conditions": (10.0,)}, "two or more condition numbers"),
+        ("relaxation", {"conditions": (10.0, 100.0)}, "two with κρ ≥ 10"),
+        ("relaxation", {"rhos": (0.1, 0.0)}, "regularisers ρ > 0"),
+        ("relaxation", {"tolerance": 0.3}, "tolerance must be below 1 / dimension"),
         ("clusters", {"dimensions": (1, 2)}, "dimensions ≥ 2"),
         ("decoder", {"particles": 8}, "32 or more tokens"),
     ],

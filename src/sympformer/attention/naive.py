@@ -5,6 +5,7 @@ Every fast form is tested against this file. Tokens are rows; shapes are `(..., 
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -148,6 +149,55 @@ def linear_acceleration(
     y = torch.linalg.solve(K, u)
     K_dot = linear_average(u @ A, x, causality) + linear_average(x @ A, u, causality)
     return K_dot @ y + K @ linear_field(x, y, A, V, causality)[1]
+
+
+def regularised_solve(
+    x: Tensor, y: Tensor, A: Tensor, rho: float, causality: Causality = "joint"
+) -> Tensor:
+    """The residuals `w` of the regularised Stein metric: `(K + ρ I) w = y`, docs/delta.md (R).
+
+    `K_ij = x_iᵀA x_j / n_i` over the visible tokens, so `w_i = (y_i - u_i)/ρ` with `u = K w`.
+    Joint, `u` is the ridge regression of `y` on `x`; prefix, `w` is a delta rule.
+
+    Args:
+        x: positions `(..., N, d)`.
+        y: momenta `(..., N, d)`.
+        A: symmetric positive definite `(d, d)`.
+        rho: the regulariser ρ > 0.
+        causality: which tokens are summed over.
+    """
+    K = linear_average(x @ A, x, causality)
+    return torch.linalg.solve(K + rho * torch.eye(x.shape[-2], dtype=x.dtype, device=x.device), y)
+
+
+def regularised_field(
+    x: Tensor, y: Tensor, A: Tensor, V: Tensor, rho: float, causality: Causality = "joint"
+) -> tuple[Tensor, Tensor]:
+    """Velocity and conservative force of the accelerated regularised Stein flow, docs/delta.md (R).
+
+    With `w` of `regularised_solve`, `ẋ_i = (1/n_i) Σ_j (x_iᵀA x_j) w_j = y_i - ρ w_i` and
+    `ẏ_i = V x_i - (ρ/n_i) Σ_j (w_iᵀw_j) A x_j` (damping left out). With `"joint"` these are `∂H/∂y`
+    and `-∂H/∂x` of `H = ½ tr yᵀ(K + ρ I)⁻¹K y - ½ Σ_i x_iᵀV x_i`. V is symmetric `(d, d)`; the
+    other arguments are those of `regularised_solve`.
+    """
+    w = regularised_solve(x, y, A, rho, causality)
+    velocity = linear_average(x @ A, x, causality) @ w
+    return velocity, x @ V - rho * linear_average(w, w, causality) @ (x @ A)
+
+
+def prefix_ensembles(
+    field: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], x: Tensor, p: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Velocity and force of each token in the joint `field` of the tokens up to it: O(N) fields.
+
+    The exact causal form of any flow, whose prefix form is an approximation in one pass; for
+    the regularised flow, ridge regression on each prefix (docs/delta.md). Shapes are `(..., N, d)`.
+    """
+    rows = [field(x[..., : i + 1, :], p[..., : i + 1, :]) for i in range(x.shape[-2])]
+    velocity, force = (
+        torch.stack([part[..., -1, :] for part in v], -2) for v in zip(*rows, strict=True)
+    )
+    return velocity, force
 
 
 def linear_average(q: Tensor, k: Tensor, causality: Causality) -> Tensor:

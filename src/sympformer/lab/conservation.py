@@ -1,4 +1,4 @@
-"""The undamped flow: derivation from the Hamiltonian, energy drift, symplecticity, (S) and (U)."""
+"""The undamped flows: derivation from the Hamiltonian, energy drift, symplecticity, (S) and (U)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,9 +21,10 @@ from sympformer.dynamics import (
     follow,
 )
 from sympformer.dynamics.tao import Tao
-from sympformer.lab.flows import LinearFlow, SoftmaxFlow, VelocityFlow, hamiltonian
+from sympformer.lab.flows import EnergyFlow, LinearFlow, SoftmaxFlow, VelocityFlow, hamiltonian
 from sympformer.lab.problems import exact, order, positive, symmetric
 from sympformer.lab.record import Claim, Result
+from sympformer.lab.regularised import RegularisedFlow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,6 +49,8 @@ class ConservationConfig:
     """Step size."""
     xi: float = 10.0
     """Coupling ξ of the two copies of Tao's scheme."""
+    rho: float = 0.3
+    """Regulariser ρ of the regularised flow."""
     seed: int = 0
     """Seed of the matrices and of the start."""
 
@@ -57,7 +60,8 @@ def run(config: ConservationConfig) -> Result:
 
     The energy of attention is unbounded below, and the undamped flow (S) runs off to infinity in
     finite time. The long run is therefore made in the same metric with the energy ½ ∫ xᵀQ x dρ,
-    which is bounded; everything else is about (S), (U) and (L) themselves.
+    which is bounded; everything else is about (S), (U), (L) and (R) themselves. (Bounded energies
+    do not make (L) and (R) bounded: the cloud collapses and the momenta grow, H constant.)
     """
     rng, d = np.random.default_rng(config.seed), config.dimension
     A, B, Q = (positive(rng, d) for _ in range(3))
@@ -77,40 +81,53 @@ def run(config: ConservationConfig) -> Result:
     }
 
     few = State(0.7 * start.x[:3], 0.7 * start.p[:3])
+    V = symmetric(rng, d)
+    linear, regularised = LinearFlow(A, V), RegularisedFlow(A, V, config.rho)
     separable = SoftmaxFlow(0 * A, B, potential=Q)
-    defects = {n: [_defect(attention, n, few, h) for h in DEFECT_STEPS] for n in DISTINCT}
-    arrays |= {f"defect: {name}": np.array(defect) for name, defect in defects.items()}
+    flows = {"attention": attention, "regularised": regularised}
+    defects = {
+        (kind, n): [_defect(flow, n, few, h) for h in DEFECT_STEPS]
+        for kind, flow in flows.items()
+        for n in DISTINCT
+    }
+    arrays |= {f"defect, {kind}: {n}": np.array(defect) for (kind, n), defect in defects.items()}
     arrays["defect steps"] = np.array(DEFECT_STEPS)
 
     ratio = drift["euler"].max() / drift["tao"].max()
     claims = [
         Claim("Prop. 5.2", "(S) is the field of its H", _derivation(attention, few), high=1e-12),
-        Claim(
-            "Prop. 4.5",
-            "(L) is the field of its H",
-            _derivation(LinearFlow(A, symmetric(rng, d)), few),
-            high=1e-12,
-        ),
+        Claim("Prop. 4.5", "(L) is the field of its H", _derivation(linear, few), high=1e-12),
+        Claim("delta.md", "(R) is the field of its H", _derivation(regularised, few), high=1e-12),
+        Claim("delta.md", "(R), change of H, exact path", _change(regularised, few), high=1e-10),
         Claim("Prop. 5.2", "(S) and (U) are one flow", _forms(A, B, few), high=1e-8),
         Claim("section 2", "strang, energy drift", drift["strang"].max(), high=1e-2),
         Claim("section 2", "tao, energy drift", drift["tao"].max(), high=1e-2),
         Claim("section 2", "tao, growth of the drift", growth["tao"], high=1.5),
         Claim("section 2", "euler, drift over that of tao", ratio, low=10),
-        Claim("section 2", "tao, symplecticity defect", max(defects["tao"]), high=1e-12),
+        *(
+            Claim("section 2", f"tao, {k}, symplectic", max(defects[k, "tao"]), high=1e-12)
+            for k in flows
+        ),
         Claim(
             "section 2",
             "conformal-euler, separable H",
             _defect(separable, "conformal-euler", few, 0.1),
             high=1e-12,
         ),
-        Claim("section 2", "conformal-euler, attention", max(defects["conformal-euler"]), low=1e-6),
+        *(
+            Claim(
+                "section 2", f"conformal-euler, {k}", max(defects[k, "conformal-euler"]), low=1e-6
+            )
+            for k in flows
+        ),
         *(
             Claim(
                 "section 2",
-                f"{n}, order of the defect",
-                -order(DEFECT_STEPS, defects[n]),
+                f"{n}, {k}, order of the defect",
+                -order(DEFECT_STEPS, defects[k, n]),
                 low=SCHEMES[n].order + 0.7,
             )
+            for k in flows
             for n in ("euler", "conformal-euler", "strang")
         ),
     ]
@@ -139,13 +156,20 @@ def _drift(
     return ((energy - energy[0]) / energy[0].abs()).numpy()
 
 
-def _derivation(flow: SoftmaxFlow | LinearFlow, state: State) -> float:
+def _derivation(flow: EnergyFlow, state: State) -> float:
     """Largest relative difference of the field from ∂H/∂p, -∂H/∂x by automatic derivation."""
     x, p = (v.clone().requires_grad_() for v in state)
     at = flow(x)
     dx, dp = torch.autograd.grad(hamiltonian(at, p), (x, p))
     gaps = (at.velocity(p) - dp).abs().max() / dp.abs().max(), (at.force(p) + dx).abs().max()
     return max(gaps[0].item(), (gaps[1] / dx.abs().max()).item())
+
+
+def _change(flow: EnergyFlow, state: State) -> float:
+    """Largest relative change of H along the undamped path by DOP853, up to t = 1."""
+    path = exact(flow, UNDAMPED, state, np.linspace(0, 1, 11).tolist())
+    H = torch.stack([hamiltonian(flow(at.x), at.p) for at in path])
+    return ((H - H[0]) / H[0]).abs().max().item()
 
 
 def _forms(A: Tensor, B: Tensor, start: State) -> float:
@@ -195,11 +219,12 @@ def draw(result: Result) -> "Figure":
     left, right = figure.subplots(1, 2)
     for name in DISTINCT:
         drift = result.arrays[f"drift: {name}"]
-        left.semilogy(result.arrays["time"][1 : len(drift)], np.abs(drift[1:]), lw=0.8, label=name)
-        right.loglog(
-            result.arrays["defect steps"], result.arrays[f"defect: {name}"], "o-", label=name
-        )
+        (line,) = left.semilogy(result.arrays["time"][1 : len(drift)], np.abs(drift[1:]), lw=0.8)
+        for kind, style in (("attention", "o-"), ("regularised", "s:")):
+            defect, label = result.arrays[f"defect, {kind}: {name}"], f"{name}, {kind}"
+            steps, color = result.arrays["defect steps"], line.get_color()
+            right.loglog(steps, defect, style, color=color, label=label)
     left.set(xlabel="t", ylabel="|H - H₀| / |H₀|", title="energy, undamped bounded flow")
-    right.set(xlabel="h", ylabel="max |JᵀΩJ - Ω|", title="symplecticity defect, attention flow")
-    right.legend()
+    right.set(xlabel="h", ylabel="max |JᵀΩJ - Ω|", title="symplecticity defect")
+    right.legend(fontsize=7, ncols=2)
     return figure

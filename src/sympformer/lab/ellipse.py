@@ -1,15 +1,16 @@
 """Elliptically contoured laws stay so under accelerated linear attention (Prop. 4.3, Cor. 4.4).
 
 Under (L) every particle moves by one common linear map, whatever the cloud and whatever the
-momentum: ẋ_i = (1/N) Σ_j (x_iᵀA x_j) y_j is linear in x_i. So no start of the cloud alone can break
+momentum: ẋ_i = (1/N) Σ_j (x_iᵀA x_j) y_j is linear in x_i, and so is the velocity Cᵀx_i of the
+regularised flow (R), with moment equations of its own. So no start of the cloud alone can break
 an ellipse; a cube stays a parallelepiped. A momentum that is not y = S x, Φ_0 not quadratic, keeps
 the shape too, and only the moment equations fail, since they are closed by S. What does break the
 shape is a velocity that is not linear in x_i: softmax attention, or a map that is not common:
 prefix causality, under which each token sees its own past.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,19 +23,24 @@ from torch import Tensor
 from sympformer.dynamics import SCHEMES, Oracle, State, damping, follow
 from sympformer.errors import InputError, lookup
 from sympformer.lab.flows import LinearFlow, VelocityFlow
-from sympformer.lab.formulas import linear_moments
+from sympformer.lab.formulas import linear_moments, regularised_moments
 from sympformer.lab.laws import RADII, affine_residual, radii, sample
 from sympformer.lab.matrices import require_definite
 from sympformer.lab.problems import matrix, positive, symmetric
 from sympformer.lab.record import Claim, Result
+from sympformer.lab.regularised import RegularisedFlow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+Moments = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""Time derivatives of S, mean and covariance."""
+
+
 @dataclass(frozen=True)
 class EllipseConfig:
-    """Particles of (L) against the moment equations, and what breaks an ellipse."""
+    """Particles of (L) and (R) against the moment equations, and what breaks an ellipse."""
 
     laws: tuple[str, ...] = tuple(RADII)
     """Initial laws."""
@@ -50,6 +56,8 @@ class EllipseConfig:
     """Coarsest number of steps of the extrapolation."""
     alpha: float = 0.5
     """Constant damping α."""
+    rho: float = 0.3
+    """Regulariser ρ of the regularised flow."""
     scheme: str = "strang"
     """Scheme of order 2 to extrapolate."""
     A: Path | None = None
@@ -81,38 +89,46 @@ def run(config: EllipseConfig) -> Result:
     direction = rng.standard_normal(d)
     means = {"centred": 0 * direction, "shifted": config.offset * direction}
     means["shifted"] /= np.linalg.norm(direction)
-    linear = LinearFlow(A, V)
+    flows = {"linear": LinearFlow(A, V), "regularised": RegularisedFlow(A, V, config.rho)}
+    matrices = {"A": A, "V": V, "alpha": config.alpha}
+    moments = {
+        "linear": partial(linear_moments, **matrices),
+        "regularised": partial(regularised_moments, **matrices, rho=config.rho),
+    }
 
-    cases: dict[str, tuple[Oracle, Tensor, Tensor]] = {}
+    cases: dict[str, tuple[Oracle, Moments | None, Tensor, Tensor]] = {}
     for law in config.laws:
         for kind, mean in means.items():
             x = torch.from_numpy(sample(law, config.particles, mean, C.numpy(), rng))
             x = x - x.mean(0) if kind == "centred" else x
-            cases[f"{law}, {kind}"] = linear, x, x @ S
+            for name, flow in flows.items():
+                cases[f"{name}, {law}, {kind}"] = flow, moments[name], x, x @ S
     few = min(config.particles, 1000)  # the contrasts cost O(N²)
     x = torch.from_numpy(sample("student", few, means["shifted"], C.numpy(), rng))
     cube = torch.from_numpy(rng.uniform(-1.5, 1.5, x.shape))
-    cases |= {
-        "cube": (linear, cube, cube @ S),
-        "curved momentum": (linear, x, torch.tanh(2 * x) @ S),
-        "softmax": (VelocityFlow(2 * A, torch.eye(d).double()), x, torch.zeros_like(x)),
-        "prefix": (LinearFlow(A, V, "prefix"), x, x @ S),
-    }
+    for name, flow in flows.items():
+        cases |= {
+            f"{name}, cube": (flow, moments[name], cube, cube @ S),
+            f"{name}, curved momentum": (flow, moments[name], x, torch.tanh(2 * x) @ S),
+            f"{name}, prefix": (replace(flow, causality="prefix"), None, x, x @ S),
+        }
+    cases["softmax"] = VelocityFlow(2 * A, torch.eye(d).double()), None, x, torch.zeros_like(x)
 
     times = np.linspace(0, config.duration, config.steps + 1)
     arrays, frames = {"time": times}, {}
-    for name, (oracle, x, y) in cases.items():
+    for name, (oracle, rates, x, y) in cases.items():
         cloud = _path(oracle, config.scheme, x, y, config).x.numpy()
         arrays[f"{name}: affine residual"] = _residuals(cloud)
         arrays[f"{name}: radii"] = np.stack([radii(cloud[0]), radii(cloud[-1])])
         arrays[f"{name}: cloud"] = cloud[[0, -1]]
-        if oracle is linear:
-            arrays[f"{name}: moment error"] = _moment_errors(linear, x, y, config)
+        if rates is not None:
+            arrays[f"{name}: moment error"] = _moment_errors(oracle, rates, x, y, config)
         if name in _panels(config.laws):
             frames[name] = cloud[..., :2]
-    for scheme in SCHEMES:
-        cloud = _path(linear, scheme, x, x @ S, config).x.numpy()
-        arrays[f"{scheme}: affine residual"] = _residuals(cloud)
+    for name, flow in flows.items():
+        for scheme in SCHEMES:
+            cloud = _path(flow, scheme, x, x @ S, config).x.numpy()
+            arrays[f"{name}, {scheme}: affine residual"] = _residuals(cloud)
     return Result(arrays, _claims(config, arrays), frames=frames, frame_times=times)
 
 
@@ -129,7 +145,9 @@ def _residuals(cloud: np.ndarray) -> np.ndarray:
     return np.array([affine_residual(cloud[0], at) for at in cloud])
 
 
-def _moment_errors(flow: LinearFlow, x: Tensor, y: Tensor, config: EllipseConfig) -> np.ndarray:
+def _moment_errors(
+    flow: Oracle, rates: Moments, x: Tensor, y: Tensor, config: EllipseConfig
+) -> np.ndarray:
     """Largest error of mean and covariance at each time, against the moment equations by DOP853.
 
     The particles move by a scheme of order 2 with h, h/2, h/4, h/8; Richardson's extrapolation
@@ -150,19 +168,14 @@ def _moment_errors(flow: LinearFlow, x: Tensor, y: Tensor, config: EllipseConfig
 
     def slope(_: float, state: np.ndarray) -> np.ndarray:
         S, m, cov = torch.from_numpy(state).split([d * d, d, d * d])
-        dS, dm, dcov = linear_moments(S.view(d, d), m, cov.view(d, d), flow.A, flow.V, config.alpha)
+        dS, dm, dcov = rates(S.view(d, d), m, cov.view(d, d))
         return torch.cat([dS.flatten(), dm, dcov.flatten()]).numpy()
 
     start = np.concatenate([S.flatten().numpy(), levels[0][0]])
     times = np.linspace(0, config.duration, config.steps + 1)
-    moments = (
-        solve_ivp(
-            slope, times[[0, -1]], start, method="DOP853", t_eval=times, rtol=1e-12, atol=1e-13
-        )
-        .y[d * d :]
-        .T
-    )
-    return np.abs(particles - moments).max(1)
+    span = times[[0, -1]]
+    path = solve_ivp(slope, span, start, method="DOP853", t_eval=times, rtol=1e-12, atol=1e-13)
+    return np.abs(particles - path.y[d * d :].T).max(1)
 
 
 def _moments(cloud: Tensor) -> np.ndarray:
@@ -179,22 +192,28 @@ def _claims(config: EllipseConfig, arrays: dict[str, np.ndarray]) -> list[Claim]
     def change(*names: str) -> float:
         return max(radial_change(arrays[f"{name}: radii"]) for name in names)
 
-    centred = [f"{law}, centred" for law in config.laws]
-    shifted = [f"{law}, shifted" for law in config.laws]
-    laws = centred + shifted
     worst_affine, worst_moment = partial(worst, "affine residual"), partial(worst, "moment error")
-    rows = [
-        ("Prop. 4.3", "affine image at every step, residual", worst_affine(*laws), None, 1e-10),
-        ("Prop. 4.3", "the same for every scheme", worst_affine(*SCHEMES), None, 1e-10),
-        ("Prop. 4.3", "change of the radial quantiles", change(*laws), None, 1e-10),
-        ("Prop. 4.3", "moments against the moment ODE", worst_moment(*shifted), None, 1e-8),
-        ("Cor. 4.4", "the same from mean zero", worst_moment(*centred), None, 1e-8),
-        ("beyond 4.3", "a cube, affine residual", worst_affine("cube"), None, 1e-10),
-        ("beyond 4.3", "curved momentum", worst_affine("curved momentum"), None, 1e-10),
-        ("contrast", "curved momentum, moment ODE", worst_moment("curved momentum"), 1e-3, None),
-        ("contrast", "softmax, change of the radial quantiles", change("softmax"), 1e-3, None),
-        ("contrast", "prefix causality, the same", change("prefix"), 1e-3, None),
-    ]
+    rows = []
+    for flow, proposition, corollary, beyond in (
+        ("linear", "Prop. 4.3", "Cor. 4.4", "beyond 4.3"),
+        ("regularised", "delta.md", "delta.md", "delta.md"),
+    ):
+        centred = [f"{flow}, {law}, centred" for law in config.laws]
+        shifted = [f"{flow}, {law}, shifted" for law in config.laws]
+        laws, schemes = centred + shifted, [f"{flow}, {scheme}" for scheme in SCHEMES]
+        cube, curved, prefix = (f"{flow}, {n}" for n in ("cube", "curved momentum", "prefix"))
+        rows += [
+            (proposition, f"{flow}, affine image at every step", worst_affine(*laws), None, 1e-10),
+            (proposition, f"{flow}, for every scheme", worst_affine(*schemes), None, 1e-10),
+            (proposition, f"{flow}, change of the radial quantiles", change(*laws), None, 1e-10),
+            (proposition, f"{flow}, moments and their ODE", worst_moment(*shifted), None, 1e-8),
+            (corollary, f"{flow}, the same from mean zero", worst_moment(*centred), None, 1e-8),
+            (beyond, f"{flow}, a cube, affine residual", worst_affine(cube), None, 1e-10),
+            (beyond, f"{flow}, curved momentum", worst_affine(curved), None, 1e-10),
+            ("contrast", f"{flow}, curved momentum, ODE", worst_moment(curved), 1e-3, None),
+            ("contrast", f"{flow}, prefix causality, quantiles", change(prefix), 1e-3, None),
+        ]
+    rows.append(("contrast", "softmax, radial quantiles", change("softmax"), 1e-3, None))
     return [Claim(*row) for row in rows]
 
 
@@ -205,8 +224,10 @@ def radial_change(radii: np.ndarray) -> float:
 
 
 def _panels(laws: Sequence[str]) -> list[str]:
-    """The cases to show: one law, and three other clouds or flows."""
-    return [f"{laws[0]}, shifted", "cube", "softmax", "prefix"]
+    """The cases to show: one law, and other clouds or flows."""
+    law = f"{laws[0]}, shifted"
+    names = (law, "cube", "prefix")
+    return [f"{flow}, {name}" for flow in ("linear", "regularised") for name in names] + ["softmax"]
 
 
 def draw(result: Result) -> "Figure":
@@ -214,13 +235,15 @@ def draw(result: Result) -> "Figure":
     from matplotlib.figure import Figure
 
     arrays = result.arrays
-    figure = Figure(figsize=(12, 6.5), layout="constrained")
-    axes = figure.subplots(2, 4)
-    laws = [name.split(",")[0] for name in arrays if name.endswith("shifted: cloud")]
-    for axis, quantiles, name in zip(axes[0], axes[1], _panels(laws), strict=True):
+    laws = [name.split(", ")[1] for name in arrays if name.endswith("shifted: cloud")]
+    panels = _panels(laws)
+    figure = Figure(figsize=(2.7 * len(panels), 6), layout="constrained")
+    axes = figure.subplots(2, len(panels))
+    for axis, quantiles, name in zip(axes[0], axes[1], panels, strict=True):
         for cloud, label in zip(arrays[f"{name}: cloud"], ("start", "end"), strict=True):
             axis.scatter(cloud[:, 0], cloud[:, 1], s=2, label=label, rasterized=True)
-        axis.set(title=name, aspect="equal")
+        axis.set(aspect="equal")
+        axis.set_title(name, fontsize=9)
         first, last = np.sort(arrays[f"{name}: radii"], axis=1)
         quantiles.plot(first, last, ".", ms=2, rasterized=True)
         quantiles.axline((0, 0), slope=1, color="gray", lw=0.8)

@@ -3,7 +3,9 @@
 Three settings in which the energy is bounded below:
 
 - linear attention with V negative definite: E = ½ ∫ xᵀ|V| x dρ. The mobility fades with the cloud,
-  so both flows are slow: E falls as 1/t for the gradient flow, as 1/t² with Nesterov's damping.
+  so both flows are slow: E falls as 1/t for the gradient flow, as 1/t² with Nesterov's damping. In
+  the regularised metric it fades where the kernel falls below ρ: the same laws, from there on,
+  with ρ times the energy.
 - softmax attention on the unit sphere: E ≥ -½ e^β. It is not convex, and where it is curved by
   order 1 a momentum has nothing to gain; see `clusters` for the slow merging where it has.
 - a quadratic potential in the softmax metric, which is convex: iterations against condition number.
@@ -22,15 +24,18 @@ from torch import Tensor
 
 from sympformer.dynamics import SCHEMES, UNDAMPED, Damping, State, damping, follow
 from sympformer.errors import InputError
-from sympformer.lab.flows import GradientFlow, LinearFlow, SoftmaxFlow, hamiltonian
+from sympformer.lab.flows import EnergyFlow, GradientFlow, LinearFlow, SoftmaxFlow, hamiltonian
 from sympformer.lab.problems import order, positive
 from sympformer.lab.record import Claim, Result
+from sympformer.lab.regularised import RegularisedFlow
 from sympformer.lab.sphere import on_sphere, retract
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NESTEROV = damping("nesterov", r=3.0)
+KINDS = ("gradient", "accelerated")
+FADING = {"linear": "section 4", "regularised": "delta.md"}  # flows and their sources
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class EnergyConfig:
     """Dimension d of the flows in time."""
     steps: int = 2000
     """Number of steps of the flows in time, of size 0.05."""
+    rho: float = 0.3
+    """Regulariser ρ of the regularised flow."""
     beta: float = 2.0
     """Inverse temperature β on the sphere, A = β I and V = I."""
     conditions: tuple[float, ...] = (10.0, 100.0, 1000.0, 10_000.0)
@@ -68,30 +75,46 @@ def run(config: EnergyConfig) -> Result:
     h, steps = 0.05, config.steps
     arrays: dict[str, np.ndarray] = {}
 
-    linear = LinearFlow(A, -B)
+    fading = {"linear": LinearFlow(A, -B), "regularised": RegularisedFlow(A, -B, config.rho)}
     sphere = SoftmaxFlow(config.beta * eye, eye / config.beta)
-    arrays |= _both("linear", linear, x - x.mean(0), h, steps)
+    for name, flow in fading.items():
+        arrays |= _both(name, flow, x - x.mean(0), h, steps)
     arrays |= _both("sphere", sphere, x / x.norm(dim=1, keepdim=True), h, steps, sphere=True)
     arrays |= _both("free", SoftmaxFlow(A, B), 0.5 * x, h / 20, min(steps, 400))
 
     late = slice(steps // 4, None)
     rate = {
-        kind: order(arrays["linear: time"][late], arrays[f"linear, {kind}: energy"][late])
-        for kind in ("gradient", "accelerated")
+        (name, kind): order(arrays[f"{name}: time"][late], arrays[f"{name}, {kind}: energy"][late])
+        for name in FADING
+        for kind in KINDS
     }
-    balance = {name: _balance(name, arrays) for name in ("linear", "sphere", "free")}
+    lead = {
+        kind: arrays[f"regularised, {kind}: energy"][-1]
+        / (config.rho * arrays[f"linear, {kind}: energy"][-1])
+        for kind in KINDS
+    }
+    balance = {name: _balance(name, arrays) for name in (*FADING, "sphere", "free")}
     floor = -np.exp(config.beta) / 2
-    lowest = min(arrays[f"sphere, {k}: energy"].min() for k in ("gradient", "accelerated"))
+    lowest = min(arrays[f"sphere, {kind}: energy"].min() for kind in KINDS)
     calls = {
-        kind: [_iterations(kind, kappa, config) for kappa in config.conditions]
-        for kind in ("gradient", "accelerated")
+        kind: [_iterations(kind, kappa, config) for kappa in config.conditions] for kind in KINDS
     }
     arrays["conditions"] = np.array(config.conditions)
     arrays |= {f"iterations, {kind}": np.array(count) for kind, count in calls.items()}
     slope = {kind: -order(config.conditions, count) for kind, count in calls.items()}
     claims = [
-        Claim("section 4", "linear, gradient flow, E ∝ 1/t", rate["gradient"], 0.85, 1.15),
-        Claim("section 4", "linear, accelerated, E ∝ 1/t²", rate["accelerated"], 1.8, 2.2),
+        *(
+            Claim(source, f"{name}, {label}", rate[name, kind], low, high)
+            for name, source in FADING.items()
+            for kind, label, low, high in (
+                ("gradient", "gradient flow, E ∝ 1/t", 0.85, 1.15),
+                ("accelerated", "accelerated, E ∝ 1/t²", 1.8, 2.2),
+            )
+        ),
+        *(
+            Claim("delta.md", f"{kind}, E over ρ E of linear, at the end", ratio, 0.8, 1.25)
+            for kind, ratio in lead.items()
+        ),
         Claim("section 5", "sphere, E over its bound -½e^β", lowest / floor, high=1 + 1e-12),
         *(
             Claim("eq. 4", f"{n}, balance of dH/dt = -α pᵀẋ", v, high=0.02)
@@ -105,7 +128,7 @@ def run(config: EnergyConfig) -> Result:
         for kind, counts in calls.items()
         for kappa, count in zip(config.conditions, counts, strict=True)
     }
-    for kind in ("gradient", "accelerated"):
+    for kind in KINDS:
         energy = arrays[f"sphere, {kind}: energy"]
         reached = energy <= energy[0] + 0.99 * (floor - energy[0])
         numbers[f"sphere, {kind}: calls to 99 % of the fall"] = (
@@ -116,7 +139,7 @@ def run(config: EnergyConfig) -> Result:
 
 def _both(
     name: str,
-    flow: SoftmaxFlow | LinearFlow,
+    flow: EnergyFlow,
     x: Tensor,
     h: float,
     steps: int,
@@ -186,10 +209,12 @@ def draw(result: Result) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 4.2), layout="constrained")
-    linear, sphere, convex = figure.subplots(1, 3)
+    fading, sphere, convex = figure.subplots(1, 3)
     arrays = result.arrays
-    for kind, style in (("gradient", "--"), ("accelerated", "-")):
-        linear.loglog(arrays["linear: time"], arrays[f"linear, {kind}: energy"], style, label=kind)
+    for kind, style in zip(KINDS, ("--", "-"), strict=True):
+        for k, name in enumerate(FADING):
+            label, energy = f"{name}, {kind}", arrays[f"{name}, {kind}: energy"]
+            fading.loglog(arrays[f"{name}: time"], energy, style, color=f"C{k}", label=label)
         sphere.plot(arrays["sphere: time"], arrays[f"sphere, {kind}: energy"], style, label=kind)
         convex.loglog(arrays["conditions"], arrays[f"iterations, {kind}"], "o" + style, label=kind)
     sphere.plot(
@@ -198,9 +223,9 @@ def draw(result: Result) -> "Figure":
         ":",
         label="H, accelerated",
     )
-    linear.set(xlabel="t", ylabel="E", title="linear attention, V < 0")
+    fading.set(xlabel="t", ylabel="E", title="linear attention and regularised flow, V < 0")
     sphere.set(xlabel="t", xscale="log", title="softmax attention on the sphere")
     convex.set(xlabel="condition number", ylabel="kernel evaluations", title="convex potential")
-    for axis in (linear, sphere, convex):
+    for axis in (fading, sphere, convex):
         axis.legend()
     return figure

@@ -11,7 +11,16 @@ import torch
 from sympformer.dynamics import DivergenceError
 from sympformer.errors import InputError, lookup
 from sympformer.files import atomic
-from sympformer.lab import clusters, conservation, decoder, ellipse, energy, meanfield, orders
+from sympformer.lab import (
+    clusters,
+    conservation,
+    decoder,
+    ellipse,
+    energy,
+    meanfield,
+    orders,
+    relaxation,
+)
 from sympformer.lab.record import Experiment, Result, animate, write
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -39,6 +48,12 @@ EXPERIMENTS: dict[str, Experiment] = {
         energy.run,
         "energy along gradient flow and accelerated flow; iterations against condition number",
         energy.draw,
+    ),
+    "relaxation": Experiment(
+        relaxation.RelaxationConfig,
+        relaxation.run,
+        "time to relax against the condition number of the kernel, metric by metric",
+        relaxation.draw,
     ),
     "clusters": Experiment(
         clusters.ClustersConfig,

@@ -6,12 +6,15 @@ O(N) beyond a fixed budget, so 10,000 particles fit. This is the fast form of `l
 tested against it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sympformer.attention.naive import Causality
+from sympformer.dynamics import Field
 from sympformer.lab.kernel import Kernel, tiles
 from sympformer.lab.matrices import require_causality, require_definite, require_symmetric
 
@@ -193,6 +196,26 @@ class LinearFlowField:
         return torch.cat(parts, -2) / count
 
 
+class EnergyField(Field, Protocol):
+    """The field of a flow that descends an energy in a metric, at one position."""
+
+    def gradient_flow(self) -> Tensor:
+        """Velocity -G⁻¹ δE/δρ of the flow without momentum."""
+        ...
+
+    def kinetic(self, p: Tensor, /) -> Tensor:
+        """½ Σ_i p_iᵀẋ_i, of shape `(...)`."""
+        ...
+
+    def energy(self) -> Tensor:
+        """N E(ρ), of shape `(...)`."""
+        ...
+
+
+EnergyFlow = Callable[[Tensor], EnergyField]
+"""Evaluates the kernel once, at x: `SoftmaxFlow`, `LinearFlow`, `RegularisedFlow`."""
+
+
 @dataclass(frozen=True)
 class GradientFlow:
     """The gradient flow that `flow` accelerates, ẋ = -G⁻¹ δE/δρ: a layer without momentum.
@@ -200,7 +223,7 @@ class GradientFlow:
     Its momentum never moves, so that the same schemes step it.
     """
 
-    flow: SoftmaxFlow | LinearFlow
+    flow: EnergyFlow
 
     def __call__(self, x: Tensor) -> "GradientFlowField":
         """Evaluate the kernel at x."""
@@ -210,7 +233,7 @@ class GradientFlow:
 class GradientFlowField:
     """The field of a gradient flow at x."""
 
-    def __init__(self, at: SoftmaxFlowField | LinearFlowField):
+    def __init__(self, at: EnergyField):
         self.at = at
 
     def velocity(self, p: Tensor) -> Tensor:
@@ -222,6 +245,6 @@ class GradientFlowField:
         return torch.zeros_like(p)
 
 
-def hamiltonian(at: SoftmaxFlowField | LinearFlowField, p: Tensor) -> Tensor:
+def hamiltonian(at: EnergyField, p: Tensor) -> Tensor:
     """Kinetic energy plus N E(ρ), of shape `(...)`."""
     return at.kinetic(p) + at.energy()

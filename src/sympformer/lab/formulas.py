@@ -4,12 +4,14 @@ These are the functions of `sympformer.attention.naive`, with arguments that are
 `lab.flows` has the same fields in O(N) memory, for clouds of more particles.
 """
 
+import torch
 from torch import Tensor
 
 from sympformer.attention import naive
 from sympformer.attention.naive import Causality
 from sympformer.lab.flows import SoftmaxFlow, hamiltonian
 from sympformer.lab.matrices import require_causality, require_definite, require_symmetric
+from sympformer.lab.regularised import RegularisedFlow
 
 
 def softmax_field(
@@ -82,6 +84,40 @@ def linear_moments(
     W = S @ M @ A
     dS = V - alpha * S - (A @ M @ S @ S + S @ S @ M @ A)
     return dS, (W @ m[..., None])[..., 0], W @ cov + cov @ W.mT
+
+
+def regularised_field(
+    x: Tensor, y: Tensor, A: Tensor, V: Tensor, rho: float, causality: Causality = "joint"
+) -> tuple[Tensor, Tensor]:
+    """Velocity and conservative force of (R), docs/delta.md; see `naive.regularised_field`.
+
+    Args:
+        x: positions `(..., N, d)`.
+        y: momenta `(..., N, d)`.
+        A: symmetric positive definite `(d, d)`, the kernel is xᵀA y.
+        V: symmetric `(d, d)`, the energy is -½ ∫ xᵀV x dμ.
+        rho: the regulariser ρ > 0.
+        causality: "joint", the exact flow, or "prefix", token i sees j ≤ i.
+
+    Raises:
+        InputError: A, V, ρ or the causality is not of the required kind.
+    """
+    RegularisedFlow(A, V, rho, causality)  # refuses what is of the wrong kind
+    return naive.regularised_field(x, y, A, V, rho, causality)
+
+
+def regularised_moments(
+    S: Tensor, m: Tensor, cov: Tensor, A: Tensor, V: Tensor, rho: float, alpha: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Time derivatives of S, mean and covariance under (R) with y = S x, docs/delta.md (MR).
+
+    With M = Σ + m mᵀ and the regression C = (A M + ρ)⁻¹A M S of the momenta on the positions:
+    Ṡ = -αS - (C S + S Cᵀ - C Cᵀ) + V, ṁ = Cᵀm, Σ̇ = CᵀΣ + Σ C. Symmetric S stays symmetric.
+    """
+    AM = A @ (cov + m[..., :, None] * m[..., None, :])
+    C = torch.linalg.solve(AM + rho * torch.eye(S.shape[-1]).to(S), AM @ S)
+    dS = V - alpha * S - (C @ S + S @ C.mT - C @ C.mT)
+    return dS, (C.mT @ m[..., None])[..., 0], C.mT @ cov + cov @ C
 
 
 def _require(A: Tensor, B: Tensor, causality: Causality) -> None:

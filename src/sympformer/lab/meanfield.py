@@ -1,4 +1,4 @@
-"""The particle systems are the accelerated PDEs of the density (Prop. 4.1, Prop. 5.1).
+"""The particle systems are the accelerated PDEs of the density (Prop. 4.1, 5.1, docs/delta.md).
 
 In one dimension the PDE for the density ρ and the potential Φ is solved on a grid, by Chebyshev
 collocation, knowing nothing of particles. N particles start at the quantiles of ρ_0 with momenta
@@ -6,6 +6,8 @@ collocation, knowing nothing of particles. N particles start at the quantiles of
 momenta Φ'. With kernel k, mobility 1 and an energy whose first variation is δE:
 
     linear   ∂ρ = -(ρ u)',  u = a x ∫ y Φ' dρ,   ∂Φ = -αΦ - u Φ' + v x²/2
+    regular. ∂ρ = -(ρ u)',  u = c x, c = a ∫ y Φ' dρ / (r + a ∫ y² dρ),
+                                                 ∂Φ = -αΦ - u Φ' + u²/2 + v x²/2
     softmax  ∂ρ = -(ρ u)',  u = b Φ'/z,          ∂Φ = -αΦ - ½ (u Φ' - ∫ k b (Φ'/z)² dρ) + z
 """
 
@@ -24,11 +26,13 @@ from sympformer.dynamics import SCHEMES, State, damping, follow
 from sympformer.lab.flows import LinearFlow, SoftmaxFlow
 from sympformer.lab.problems import order
 from sympformer.lab.record import Claim, Result
+from sympformer.lab.regularised import RegularisedFlow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REACH = 4.0  # the grid is [-REACH, REACH]: eight standard deviations at the start
+SOURCES = {"linear": "Prop. 4.1", "regularised": "delta.md", "softmax": "Prop. 5.1"}
 WIDTH = 0.5  # standard deviation of ρ_0
 
 
@@ -46,8 +50,10 @@ class MeanfieldConfig:
     """Number of steps of the particles."""
     a: float = 0.5
     """Kernel exp(a x y), or a x y."""
+    rho: float = 0.3
+    """Regulariser r of the regularised flow."""
     b: float = 0.8
-    """Mobility b / z of the softmax flow; value v = b a of both."""
+    """Mobility b / z of the softmax flow; value v = b a of all."""
     r: float = 3.0
     """Nesterov damping r / t."""
 
@@ -59,6 +65,7 @@ def run(config: MeanfieldConfig) -> Result:
     schedule = damping("nesterov", r=config.r)
     flows = {
         "linear": LinearFlow(a, a * b),
+        "regularised": RegularisedFlow(a, a * b, config.rho),
         "softmax": SoftmaxFlow(a, b),
     }
     fine = np.linspace(-REACH, REACH, 401)
@@ -77,13 +84,17 @@ def run(config: MeanfieldConfig) -> Result:
             errors.append([np.abs(distribution(x) - ranks).max(), np.abs(slope(x) - p).mean()])
             arrays[f"{name}: cloud"] = np.stack([x, p])  # the largest N stays
         arrays |= {f"{name}: density": density(fine), f"{name}: errors": np.array(errors)}
-        source = "Prop. 4.1" if name == "linear" else "Prop. 5.1"
         for k, quantity in enumerate(("ranks", "momenta")):
             error = arrays[f"{name}: errors"][:, k]
             rate = order(config.particles, error)
             claims += [
-                Claim(source, f"{name}, {quantity}, error at the largest N", error[-1], high=1e-3),
-                Claim(source, f"{name}, {quantity}, order in N", rate, low=0.7),
+                Claim(
+                    SOURCES[name],
+                    f"{name}, {quantity}, error at the largest N",
+                    error[-1],
+                    high=1e-3,
+                ),
+                Claim(SOURCES[name], f"{name}, {quantity}, order in N", rate, low=0.7),
             ]
     return Result(arrays, claims)
 
@@ -106,13 +117,18 @@ def _solve(name: str, nodes: np.ndarray, config: MeanfieldConfig) -> tuple[Cheby
         u = a * nodes * (weight @ (nodes * slope * rho))
         return u, -u * slope + a * b * nodes**2 / 2
 
+    def regularised(rho: np.ndarray, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        slope, second = D @ phi, weight @ (nodes**2 * rho)
+        u = a * nodes * (weight @ (nodes * slope * rho)) / (config.rho + a * second)
+        return u, -u * slope + u**2 / 2 + a * b * nodes**2 / 2
+
     def softmax(rho: np.ndarray, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         slope, z = D @ phi, kernel @ (weight * rho)
         u = b * slope / z
         return u, -(u * slope - kernel @ (weight * rho * b * (slope / z) ** 2)) / 2 + z
 
     fields: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]]
-    fields = {"linear": linear, "softmax": softmax}
+    fields = {"linear": linear, "regularised": regularised, "softmax": softmax}
     schedule = damping("nesterov", r=config.r)
 
     def rate(t: float, state: np.ndarray) -> np.ndarray:
@@ -134,9 +150,9 @@ def draw(result: Result) -> "Figure":
     """The density with the histogram of the particles, and errors against N."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.8), layout="constrained")
-    *panels, last = figure.subplots(1, 3)
-    for axis, name in zip(panels, ("linear", "softmax"), strict=True):
+    figure = Figure(figsize=(14, 3.8), layout="constrained")
+    *panels, last = figure.subplots(1, 1 + len(SOURCES))
+    for axis, name in zip(panels, SOURCES, strict=True):
         axis.hist(
             result.arrays[f"{name}: cloud"][0], 40, density=True, alpha=0.4, label="particles"
         )

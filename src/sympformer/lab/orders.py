@@ -1,4 +1,4 @@
-"""The order of every scheme, on the softmax flow (S) and on the linear flow (L)."""
+"""The order of every scheme, on the softmax (S), the linear (L) and the regularised flow (R)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from sympformer.dynamics import SCHEMES, State, damping, follow
 from sympformer.lab.flows import LinearFlow, SoftmaxFlow
 from sympformer.lab.problems import exact, order, positive, symmetric
 from sympformer.lab.record import Claim, Result
+from sympformer.lab.regularised import RegularisedFlow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +34,8 @@ class OrdersConfig:
     """Log-linear damping, the coefficient of 1/t."""
     c_lin: float = 0.5
     """Log-linear damping, the constant part."""
+    rho: float = 0.3
+    """Regulariser ρ of the regularised flow."""
     seed: int = 0
     """Seed of the matrices and of the start."""
 
@@ -41,9 +44,11 @@ def run(config: OrdersConfig) -> Result:
     """Integrate with every scheme and every number of steps."""
     rng, shape = np.random.default_rng(config.seed), (config.particles, config.dimension)
     A, B = positive(rng, config.dimension), positive(rng, config.dimension)
+    V = symmetric(rng, config.dimension)
     flows = {
         "softmax": SoftmaxFlow(A, B),
-        "linear": LinearFlow(A, symmetric(rng, config.dimension)),
+        "linear": LinearFlow(A, V),
+        "regularised": RegularisedFlow(A, V, config.rho),
     }
     start = State(*(torch.from_numpy(0.7 * rng.standard_normal((2, *shape)))))
     schedule = damping("loglinear", c_log=config.c_log, c_lin=config.c_lin)
@@ -69,14 +74,14 @@ def draw(result: Result) -> "Figure":
     """Error of the positions against evaluations of the kernel, one panel a field."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, field in zip(axes, ("softmax", "linear"), strict=True):
+    figure = Figure(figsize=(14, 4.5), layout="constrained")
+    axes = figure.subplots(1, 3, sharey=True)
+    for axis, field in zip(axes, ("softmax", "linear", "regularised"), strict=True):
         for scheme, build in SCHEMES.items():
             calls = build.evaluations * result.arrays["steps"]
             style = "o-" if build.order == 2 else "s--"
             axis.loglog(calls, result.arrays[f"{field}, {scheme}"][:, 0], style, ms=4, label=scheme)
         axis.set(title=f"{field} flow", xlabel="evaluations of the kernel")
     axes[0].set_ylabel("error of the positions")
-    axes[1].legend(fontsize=8)
+    axes[-1].legend(fontsize=8)
     return figure
