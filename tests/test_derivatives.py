@@ -9,7 +9,16 @@ import torch.nn.functional as F
 from torch.autograd import forward_ad
 
 from sympformer import products, torch_private
-from sympformer.attention import fused, naive, prefix_solve, prefix_sums, sweep, tiled
+from sympformer.attention import (
+    delta,
+    delta_chunked,
+    fused,
+    naive,
+    prefix_solve,
+    prefix_sums,
+    sweep,
+    tiled,
+)
 from sympformer.derivatives import pull_back
 from sympformer.model import loss
 from sympformer.model.layers import MLP
@@ -90,6 +99,23 @@ def perceptron():
 TARGETS = torch.tensor([3, -100, 0, 1, 4])
 
 
+def decayed(form, **options):
+    """A sum, or a delta rule, as a function of tensors alone."""
+    if form in (prefix_sums.chunked, prefix_sums.masked):
+        return lambda q, k, v, g: form(q, k, v, decay=-g.square())
+    return lambda q, k, beta, y, state, *g: form(
+        q, k, beta.square(), y, state=state, decay=-g[0].square() if g else None
+    )
+
+
+def rule(channels):
+    """The delta rule, whose decay is none, a number a head, or a number a channel."""
+    q, k, y = qkv(6)
+    inputs = [q, k, random(1, 2, 6, 1, seed=4), y, random(1, 2, 2, 2, seed=5)]
+    inputs += [random(1, 2, 6, channels, seed=6)] if channels else []
+    return Operator(decayed(delta.chunked), decayed(delta.masked), inputs)
+
+
 def operators(tiny):
     attend, average = partial(naive.attend, scale=0.5), partial(naive.average, scale=0.5)
     joint = {"causality": "joint", "scale": -0.5}
@@ -109,6 +135,14 @@ def operators(tiny):
         "proposal": proposal(),
         "sums": Operator(prefix_sums.chunked, prefix_sums.masked, qkv(9)),
         "system": Operator(prefix_solve.solve_chunked, prefix_solve.solve_dense, system),
+        "decayed_sums": Operator(
+            decayed(prefix_sums.chunked),
+            decayed(prefix_sums.masked),
+            [*qkv(6), random(1, 2, 6, 2, seed=4)],
+        ),
+        "delta": rule(0),
+        "delta_head": rule(1),
+        "delta_channel": rule(2),
         "cross_entropy": Operator(
             partial(loss.chunked_cross_entropy, targets=TARGETS),
             partial(cross_entropy, targets=TARGETS),
@@ -120,7 +154,8 @@ def operators(tiny):
 
 NAMES = [
     *("linear", "product", "fused", "fused_wide", "tiled", "tiled_average", "tiled_joint", "sweep"),
-    *("proposal", "sums", "system", "cross_entropy", "perceptron"),
+    *("proposal", "sums", "system", "decayed_sums", "delta", "delta_head", "delta_channel"),
+    *("cross_entropy", "perceptron"),
 ]
 
 
@@ -129,7 +164,7 @@ def operator(tiny, monkeypatch):
     """A function that gives an operator; all work in many small pieces, products as in float32."""
     monkeypatch.setattr(tiled, "ROWS", 2)
     monkeypatch.setattr(prefix_sums, "chunk_size", lambda k, v: 4)
-    monkeypatch.setattr(prefix_solve, "SIZE", 4)
+    monkeypatch.setattr(delta_chunked, "chunk_size", lambda k, y: 4)
     monkeypatch.setitem(loss.CHUNK, "cpu", 2 * 6 * 8)
     monkeypatch.setattr(products, "suits", lambda a, b: True)
     monkeypatch.setattr(torch_private, "onednn_product", lambda a, b: a.detach() @ b.detach().mT)
@@ -238,7 +273,11 @@ NODES = {
     "sweep": "_Sweep",
     "proposal": "_Sweep",
     "sums": "_Chunked",
-    "system": "prefix_solve",
+    "system": "sympformer_delta",
+    "decayed_sums": "sympformer_delta",
+    "delta": "sympformer_delta",
+    "delta_head": "sympformer_delta",
+    "delta_channel": "sympformer_delta",
     "cross_entropy": "summed_cross_entropy",
 }
 

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import sympformer as sf
-from sympformer.attention import prefix_sums
+from sympformer.attention import delta_chunked, prefix_sums
 from sympformer.attention.prefix_solve import solve_chunked, solve_dense
 from sympformer.attention.prefix_sums import accumulate, chunked, masked, recurrent
 
@@ -109,7 +109,7 @@ def test_as_exact_as_the_formula(dtype, length, size, fast):
 @pytest.mark.parametrize("carried", [True, False])
 def test_gradcheck(form, carried, monkeypatch):
     monkeypatch.setattr(prefix_sums, "chunk_size", lambda k, v: 4)
-    monkeypatch.setattr("sympformer.attention.prefix_solve.SIZE", 4)
+    monkeypatch.setattr(delta_chunked, "chunk_size", lambda k, y: 4)
     inputs = [random(1, 9, 2, seed=s) for s in range(3)]
     if form is solve_chunked:
         inputs[1] = inputs[1][..., :1].exp()

@@ -13,7 +13,7 @@ and of linear attention
 | form | what it is |
 |---|---|
 | masked | the formula: an n×n product, a dense solve |
-| recurrent | sums token by token |
+| recurrent | token by token, through the state (joint systems: dense) |
 | chunked | sums and solves in chunks: time and memory linear in n |
 
 Within a transform of `torch.func` and in forward mode, softmax runs by the formula, whatever form
@@ -30,7 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sympformer.attention import fused, naive, tiled
+from sympformer.attention import delta, fused, naive, tiled
 from sympformer.attention.naive import Causality
 from sympformer.attention.prefix_solve import solve_chunked, solve_dense
 from sympformer.attention.prefix_sums import chunked, masked, recurrent
@@ -53,16 +53,17 @@ SOFTMAX = {"naive": naive, "fused": fused, "tiled": tiled, "triton": _Kernels()}
 
 
 class LinearForm(NamedTuple):
-    """The two operations of a form of linear attention."""
+    """The operations of a form of linear attention."""
 
     weighted_sum: Callable[..., Tensor]
     solve: Callable[..., Tensor]
+    delta_rule: Callable[..., tuple[Tensor | None, Tensor]]
 
 
 LINEAR = {
-    "masked": LinearForm(masked, solve_dense),
-    "recurrent": LinearForm(recurrent, solve_dense),
-    "chunked": LinearForm(chunked, solve_chunked),
+    "masked": LinearForm(masked, solve_dense, delta.masked),
+    "recurrent": LinearForm(recurrent, solve_dense, delta.recurrent),
+    "chunked": LinearForm(chunked, solve_chunked, delta.chunked),
 }
 NAMES = ("auto", *SOFTMAX, "sweep", *LINEAR)
 """All forms; one that is not of a model's kind of attention changes nothing in it."""
@@ -135,10 +136,43 @@ def attend(
 
 
 def weighted_sum(
-    q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", state: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causality: Causality = "prefix",
+    decay: Tensor | None = None,
+    state: Tensor | None = None,
 ) -> Tensor:
     """`prefix_sums.masked`, in the form that is asked for."""
-    return _linear(q, v, "sums").weighted_sum(q, k, v, causality=causality, state=state)
+    if decay is not None and causality == "joint":
+        raise InputError("a decay forgets along the text: it needs causality 'prefix'")
+    form = _linear(q, v, "sums").weighted_sum
+    return form(q, k, v, causality=causality, decay=decay, state=state)
+
+
+def state_read(
+    w: Tensor, k: Tensor, *, decay: Tensor | None = None, state: Tensor | None = None
+) -> Tensor:
+    """`S_i w_i = Σ_{j≤i} (w_i·w_j) k_j`, `(..., n, d)`: the state read from its other side.
+
+    `w` is what the delta rule has written, `state` the same that it had, and `decay` one a head.
+    """
+    transposed = None if state is None else state.mT
+    return weighted_sum(w, w, k, decay=decay, state=transposed)
+
+
+def delta_rule(
+    q: Tensor | None,
+    k: Tensor,
+    beta: Tensor,
+    y: Tensor,
+    *,
+    decay: Tensor | None = None,
+    state: Tensor | None = None,
+) -> tuple[Tensor | None, Tensor]:
+    """`delta.masked`, in the form that is asked for."""
+    return _linear(k, y, "delta rules").delta_rule(q, k, beta, y, decay=decay, state=state)
 
 
 def solve(

@@ -1,24 +1,34 @@
 """Weighted sums over earlier tokens, `Σ_{j≤i} (q_i·k_j) v_j`: the forms of linear attention.
 
-All forms share one signature. A sum over earlier tokens is one d×e matrix, the state
+All forms share one signature. With a decay earlier tokens fade: each channel of `k_j` is multiplied
+by `e^{g_{j+1} + … + g_i}` (`sympformer.attention.decay`), as in Mamba-2 (a number a head) and gated
+linear attention (a number a channel). A sum over earlier tokens is one d×e matrix, the state
 `S = Σ_j k_j v_jᵀ`, however many tokens it sums. Forms other than the formula sum in float32 or
 better, whatever the inputs are, and give the result back in the dtype of the values.
 """
 
-from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sympformer.attention import delta_chunked
+from sympformer.attention.decay import between, to_end
 from sympformer.attention.naive import Causality
+from sympformer.attention.precision import full_precision, new_state, wide
 from sympformer.derivatives import pull_back, recorded
 from sympformer.torch_private import transformed
 
 
 def masked(
-    q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", state: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causality: Causality = "prefix",
+    decay: Tensor | None = None,
+    state: Tensor | None = None,
 ) -> Tensor:
     """`Σ_j (q_i·k_j) v_j` over the visible tokens, through one n×n product: the formula.
 
@@ -27,18 +37,30 @@ def masked(
         k: keys `(..., n, d)` of the same tokens.
         v: values `(..., n, e)`, of any width.
         causality: "prefix" sums over j ≤ i, "joint" over all.
+        decay: log decay `g ≤ 0`, `(..., n, 1)` or `(..., n, d)`, of prefix sums; None is none.
         state: what earlier tokens left, `Σ_j k_j v_jᵀ`, `(..., d, e)`.
 
     Returns:
         `(..., n, e)`.
     """
-    product = q @ k.mT
+    if decay is None:
+        product = q @ k.mT
+    else:
+        left = between(decay).to(q.dtype)
+        product = (q.unsqueeze(-2) * k.unsqueeze(-3) * left).sum(-1)
+        q = q * decay.cumsum(-2).exp().to(q.dtype)
     out = (product.tril() if causality == "prefix" else product) @ v
     return out if state is None else out + q @ state.to(q.dtype)
 
 
 def recurrent(
-    q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", state: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causality: Causality = "prefix",
+    decay: Tensor | None = None,
+    state: Tensor | None = None,
 ) -> Tensor:
     """As `masked`, token by token through the state `S_i = S_{i-1} + k_i v_iᵀ`."""
     with full_precision(q):
@@ -47,18 +69,27 @@ def recurrent(
         out = []
         for i in range(q.shape[-2]):
             now = slice(i, i + 1)
-            state = accumulate(state, k[..., now, :], v[..., now, :])
+            g = None if decay is None else decay[..., now, :]
+            state = accumulate(state, k[..., now, :], v[..., now, :], g)
             out.append((wide(q[..., now, :]) @ state).to(v.dtype))
         return torch.cat(out, dim=-2)
 
 
 def chunked(
-    q: Tensor, k: Tensor, v: Tensor, *, causality: Causality = "prefix", state: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causality: Causality = "prefix",
+    decay: Tensor | None = None,
+    state: Tensor | None = None,
 ) -> Tensor:
     """As `masked`, in chunks of C tokens: a C×C product inside each, one state between them.
 
     O(n (d e + C d + C e)) time; kept for the backward pass are the inputs, and nothing else.
     """
+    if decay is not None:
+        return delta_chunked.decayed_sum(q, k, v, decay, state)
     n, size = q.shape[-2], chunk_size(k, v)
     if causality == "prefix" and n > size:
         start = new_state(k, v) if state is None else state.expand(*k.shape[:-2], -1, -1)
@@ -136,16 +167,18 @@ def pull_back_product(
     return dq, dk, pull
 
 
-def accumulate(state: Tensor | None, k: Tensor, v: Tensor) -> Tensor:
-    """`state + Σ_j k_j v_jᵀ`, in float32 or better: it sums over all tokens ever seen."""
+def accumulate(state: Tensor | None, k: Tensor, v: Tensor, decay: Tensor | None = None) -> Tensor:
+    """`state + Σ_j k_j v_jᵀ`, in float32 or better: it sums over all tokens ever seen.
+
+    With a decay, the state and the tokens as the last of them sees them.
+    """
     with full_precision(k):
-        new = wide(k).mT @ wide(v)
+        k = wide(k)
+        if decay is not None:
+            left, whole = to_end(wide(decay))
+            k, state = k * left, None if state is None else state * whole
+        new = k.mT @ wide(v)
     return new if state is None else state + new
-
-
-def new_state(k: Tensor, v: Tensor) -> Tensor:
-    """The state before the first token, zeros `(..., d, e)` in float32 or better."""
-    return wide(k).new_zeros(*k.shape[:-2], k.shape[-1], v.shape[-1])
 
 
 def chunk_size(k: Tensor, v: Tensor) -> int:
@@ -174,16 +207,6 @@ def chunks(x: Tensor, size: int, fill: float = 0.0) -> Tensor:
 def unchunk(x: Tensor, like: Tensor) -> Tensor:
     """The inverse of `chunks`, for as many tokens as `like` has."""
     return x.flatten(-3, -2)[..., : like.shape[-2], :]
-
-
-def wide(x: Tensor) -> Tensor:
-    """In float32, or in its own dtype where that is better."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def full_precision(like: Tensor) -> AbstractContextManager:
-    """Switch autocast off: it would make products of states in half precision."""
-    return torch.autocast(like.device.type, enabled=False)
 
 
 def _before(own: Tensor, first: Tensor) -> Tensor:

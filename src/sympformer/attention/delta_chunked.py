@@ -1,0 +1,221 @@
+"""Decayed prefix sums and the delta rule in chunks: one mechanism, and its backward pass.
+
+A text is worked on in groups of chunks, from the first to the last, and backwards from the last to
+the first; what goes on in a group is `sympformer.attention.chunks`. Without decay and system there
+is nothing to do in order: such sums are those of `sympformer.attention.prefix_sums`.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sympformer.attention.chunks import Chunks
+from sympformer.attention.precision import full_precision, new_state, wide
+from sympformer.derivatives import pull_back, recorded
+from sympformer.torch_private import transformed
+
+WORKSPACE = 2**16
+"""Numbers in the keys of as many chunks as are worked on at once: the temporaries stay small."""
+
+
+def chunk_size(k: Tensor, y: Tensor) -> int:
+    """Tokens a chunk, a power of two: wide states make worth their while what is done inside."""
+    width = max(k.shape[-1], y.shape[-1])
+    return 16 if width <= 32 else 32 if width <= 64 else 64
+
+
+def _chunks(
+    q: Tensor | None,
+    k: Tensor,
+    beta: Tensor | None,
+    y: Tensor,
+    g: Tensor | None,
+    tokens: slice,
+    size: int,
+) -> Chunks:
+    q, beta, g = (None if t is None else cut(t, tokens, size) for t in (q, beta, g))
+    return Chunks(q, cut(k, tokens, size), beta, cut(y, tokens, size), g)
+
+
+def cut(x: Tensor, tokens: slice, size: int) -> Tensor:
+    """Some tokens of `(..., n, d)` as chunks `(M, G, size, d)` in float32 or better."""
+    x = wide(x[..., tokens, :])
+    missing = -x.shape[-2] % size
+    if missing:
+        x = F.pad(x, (0, 0, 0, missing))
+    x = x.unflatten(-2, (-1, size)).movedim(-3, 0)
+    return x.reshape(x.shape[0], -1, *x.shape[-2:]).contiguous()
+
+
+def join(parts: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `cut`, `(..., n, ·)` for the tokens that `like` has."""
+    x = parts.transpose(0, 1).unflatten(0, like.shape[:-2]) if like.ndim > 2 else parts[:, 0]
+    return x.flatten(-3, -2)[..., : like.shape[-2], :]
+
+
+def groups(k: Tensor, size: int) -> list[slice]:
+    """The tokens that are worked on at once."""
+    n = k.shape[-2]
+    step = size * max(1, WORKSPACE * n // max(1, k.numel()) // size)
+    return [slice(i, i + step) for i in range(0, n, step)]
+
+
+def _plain(
+    q: Tensor | None,
+    k: Tensor,
+    beta: Tensor | None,
+    y: Tensor,
+    g: Tensor | None,
+    state: Tensor,
+    size: int,
+) -> tuple[Tensor | None, Tensor]:
+    """`q_iᵀS_i` and the errors, in differentiable operations."""
+    with full_precision(k):
+        chunks = _chunks(q, k, beta, y, g, slice(None), size)
+        read, errors, _ = chunks.forward(wide(state).reshape(-1, *state.shape[-2:]))
+        return None if read is None else join(read, y).to(y.dtype), join(errors, y)
+
+
+@torch.library.custom_op("sympformer::delta", mutates_args=())
+def _delta(
+    q: Tensor | None,
+    k: Tensor,
+    beta: Tensor | None,
+    y: Tensor,
+    g: Tensor | None,
+    state: Tensor,
+    size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What is read, the errors, and all states. Opaque to the compiler: a loop over chunks."""
+    read, errors, kept = _buffers(q, k, beta, y, state, size)
+    S, done = wide(state).reshape(-1, *state.shape[-2:]), 0
+    with full_precision(k):
+        for tokens in groups(k, size):
+            chunks = _chunks(q, k, beta, y, g, tokens, size)
+            some, error, states = chunks.forward(S)
+            if q is not None and some is not None:
+                read[..., tokens, :] = join(some, y[..., tokens, :])
+            if beta is not None:
+                errors[..., tokens, :] = join(error, y[..., tokens, :])
+            kept[done : done + len(states)] = states
+            S, done = states[-1], done + len(states) - 1
+    return read, errors, kept
+
+
+def _buffers(q, k, beta, y, state, size) -> tuple[Tensor, Tensor, Tensor]:
+    """Laid out as the values are: heads may lie within tokens. What is not asked for is empty."""
+    read = y.new_empty(0) if q is None else torch.empty_like(y)
+    full = torch.promote_types(y.dtype, torch.float32)
+    errors = y.new_empty(0) if beta is None else torch.empty_like(y, dtype=full)
+    count, heads = -(-k.shape[-2] // size), math.prod(k.shape[:-2])
+    return read, errors, y.new_empty(count + 1, heads, *state.shape[-2:], dtype=full)
+
+
+@_delta.register_fake
+def _(q, k, beta, y, g, state, size):
+    return _buffers(q, k, beta, y, state, size)
+
+
+def _setup_context(ctx, inputs, output):
+    *tensors, ctx.size = inputs
+    ctx.save_for_backward(*tensors, *output[1:])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, d_read: Tensor | None, d_errors: Tensor | None, _):
+    *given, errors, kept = ctx.saved_tensors
+    if d_read is None and d_errors is None:
+        return (None,) * (len(given) + 1)
+    if recorded(d_read, d_errors):
+
+        def form(*some: Tensor) -> list[Tensor]:
+            rest = iter(some)
+            q, k, beta, y, g, state = (None if t is None else next(rest) for t in given)
+            assert k is not None  # as are the values and the state
+            assert y is not None
+            assert state is not None
+            return [t for t in _plain(q, k, beta, y, g, state, ctx.size) if t is not None]
+
+        gradients = [d_errors] if given[0] is None else [d_read, d_errors]
+        found = iter(pull_back(form, [t for t in given if t is not None], gradients))
+        return *(None if t is None else next(found) for t in given), None
+    found = iter(_delta_backward(*given, errors, kept, d_read, d_errors, ctx.size))
+    return *(None if t is None else next(found) for t in given), None
+
+
+_delta.register_autograd(_backward, setup_context=_setup_context)
+
+
+@torch.library.custom_op("sympformer::delta_backward", mutates_args=())
+def _delta_backward(
+    q: Tensor | None,
+    k: Tensor,
+    beta: Tensor | None,
+    y: Tensor,
+    g: Tensor | None,
+    state: Tensor,
+    errors: Tensor,
+    kept: Tensor,
+    d_read: Tensor | None,
+    d_errors: Tensor | None,
+    size: int,
+) -> list[Tensor]:
+    """Gradients of the arguments that are there, from the last chunks to the first."""
+    given = {"q": q, "k": k, "beta": beta, "y": y, "g": g}
+    given = {name: t for name, t in given.items() if t is not None}
+    gradients = {name: torch.empty_like(t) for name, t in given.items()}
+    if d_read is None and "q" in given:  # nothing that was read is used
+        del given["q"]
+        gradients["q"].zero_()
+    pull, end = torch.zeros_like(kept[0]), kept.shape[0]
+    with full_precision(k):
+        for tokens in reversed(groups(k, size)):
+            chunks = _chunks(given.get("q"), k, beta, y, g, tokens, size)
+            start = end - chunks.k.shape[0]
+            error = chunks.y if beta is None else cut(errors, tokens, size)
+            d_some = None if d_read is None else cut(d_read, tokens, size)
+            d_error = None if d_errors is None else cut(d_errors, tokens, size)
+            found, pull = chunks.backward(error, kept[start - 1 : end], d_some, d_error, pull)
+            end = start
+            for name in given:
+                whole = gradients[name]
+                whole[..., tokens, :] = join(found[name], whole[..., tokens, :])
+    return [*gradients.values(), pull.view(state.shape).to(state.dtype)]
+
+
+@_delta_backward.register_fake
+def _(q, k, beta, y, g, state, errors, kept, d_read, d_errors, size):
+    return [torch.empty_like(t) for t in (q, k, beta, y, g, state) if t is not None]
+
+
+def decayed_sum(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None) -> Tensor:
+    """`prefix_sums.masked` with a decay `g`."""
+    read, _ = _run(q, k, None, v, g, state)
+    assert read is not None  # it was asked for
+    return read
+
+
+def delta_errors(
+    q: Tensor | None, k: Tensor, beta: Tensor, y: Tensor, g: Tensor | None, state: Tensor | None
+) -> tuple[Tensor | None, Tensor]:
+    """`q_iᵀS_i` and the errors `e_i = y_i - (D_i S_{i-1})ᵀk_i`; arguments as in `delta.masked`."""
+    return _run(q, k, beta, y, g, state)
+
+
+def _run(
+    q: Tensor | None,
+    k: Tensor,
+    beta: Tensor | None,
+    y: Tensor,
+    g: Tensor | None,
+    state: Tensor | None,
+) -> tuple[Tensor | None, Tensor]:
+    size, heads = chunk_size(k, y), k.shape[:-2]
+    beta, g = (None if t is None else t.expand(*heads, *t.shape[-2:]) for t in (beta, g))
+    state = new_state(k, y) if state is None else state.expand(*heads, -1, -1)
+    if transformed(*(t for t in (q, k, beta, y, g, state) if t is not None)):
+        return _plain(q, k, beta, y, g, state, size)
+    read, errors, _ = _delta(q, k, beta, y, g, state, size)
+    return None if q is None else read, errors
