@@ -5,9 +5,8 @@ nothing wins by an ingredient that another was denied: a short convolution along
 activation, unit length, a norm and a gate of the heads' outputs.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from sympformer.attention.past import Past, erase
 from sympformer.errors import InputError
-from sympformer.model.layers import Linear, split_heads
+from sympformer.model.layers import Linear, in_heads, split_heads
 from sympformer.typed import check_fields
 
 EPS = 1e-6
@@ -49,10 +48,15 @@ class Extras:
                 f"not {self.convolution}"
             )
 
-    @property
-    def on_features(self) -> bool:
-        """Whether queries and keys are anything but projections."""
-        return bool(self.convolution) or self.activation != "none" or self.keys != "free"
+    def require_plain_outputs(self, what: str) -> None:
+        """Refuse a norm and a gate where there are no outputs to have them.
+
+        Raises:
+            InputError: one of them is asked for.
+        """
+        for name in ("output_norm", "output_gate"):
+            if getattr(self, name):
+                raise InputError(f"{name} = true has no place in {what}: remove it")
 
 
 NONE = Extras()
@@ -94,53 +98,64 @@ class Features(nn.Module):
     Args:
         d: model dimension.
         n_head: heads.
-        count: projections, side by side: 2 are queries and keys, 3 have the values too.
-        extras: which ingredients; unit length is of queries and keys alone.
+        count: projections that it makes something of: 2 are queries and keys, 3 have the values
+            too, which are never of unit length.
+        extras: which ingredients.
     """
 
     def __init__(self, d: int, n_head: int, count: int, extras: Extras):
         super().__init__()
-        self.n_head, self.count, self.extras = n_head, count, extras
-        width = extras.convolution
-        self.convolution = Convolution(count * d, width) if width else None
+        self.d, self.n_head, self.count, self.extras = d, n_head, count, extras
+        self.width, width = count * d, extras.convolution
+        self.convolution = Convolution(self.width, width) if width else None
 
-    def forward(self, z: Tensor, past: Past) -> "Featured":
-        """Projections `(B, T, count · d)`."""
+    @classmethod
+    def of(cls, d: int, n_head: int, extras: Extras, *, values: bool) -> Self | None:
+        """Those of an attention, with values or without; None if there is nothing to make."""
+        plain = not extras.convolution and extras.activation == "none"
+        if plain and extras.keys == "free":
+            return None
+        return cls(d, n_head, 2 if plain or not values else 3, extras)
+
+    def forward(self, made: Tensor, past: Past) -> "Featured":
+        """Of projections side by side, `(B, T, c d)`; those beyond `count` stay as they are."""
+        z, rest = made[..., : self.width], made[..., self.width :]
         if self.convolution is not None:
             z = self.convolution(z, past)
-        return Featured(self, z, past)
+        return Featured(self, z, rest, past)
+
+    def activate(self, z: Tensor) -> Tensor:
+        """The activation."""
+        return F.silu(z) if self.extras.activation == "silu" else z
 
 
 class Featured:
     """The features of some tokens, and how they move with their tokens."""
 
-    def __init__(self, module: Features, z: Tensor, past: Past):
+    def __init__(self, module: Features, z: Tensor, rest: Tensor, past: Past):
         self.module, self.z, self.past = module, z, past
-        self.heads = self._heads(F.silu(z) if module.extras.activation == "silu" else z)
+        q, k, *others = in_heads(torch.cat([module.activate(z), rest], -1), module.d, module.n_head)
+        if module.extras.keys == "unit":
+            q, k = _unit(q), _unit(k)
+        self.heads = [q, k, *others]
+        """Queries, keys and the other projections, `(B, H, T, d_h)` each."""
 
-    def _heads(self, a: Tensor) -> list[Tensor]:
-        """By projection and head, `(B, H, T, d_h)`, of unit length if asked for."""
-        m = self.module
-        parts = [split_heads(part, m.n_head) for part in a.chunk(m.count, dim=-1)]
-        if m.extras.keys == "unit":
-            parts[:2] = [_unit(part) for part in parts[:2]]
-        return parts
+    def tangent(self, rates: Tensor) -> tuple[Tensor, Tensor]:
+        """The rates of change of queries and keys, given those of the projections, `(B, T, c d)`.
 
-    def tangent(self, dz: Tensor) -> list[Tensor]:
-        """The rates of change of queries and keys, given those of all projections, `(B, T, c)`."""
-        m, z = self.module, self.z
+        It may be asked for once: what a convolution has seen of the rates is left for later tokens.
+        """
+        m, z, rates = self.module, self.z, rates[..., : self.module.width]
         if m.convolution is not None:
-            dz = m.convolution(dz, self.past, "moving")
-        a = z
+            rates = m.convolution(rates, self.past, "moving")
         if m.extras.activation == "silu":
             s = z.sigmoid()
-            a, dz = z * s, dz * s * (1 + z * (1 - s))
-        parts, rates = (
-            [split_heads(part, m.n_head) for part in t.chunk(m.count, dim=-1)[:2]] for t in (a, dz)
-        )
+            rates = rates * s * (1 + z * (1 - s))
+        dq, dk, *_ = in_heads(rates, m.d, m.n_head)
         if m.extras.keys == "free":
-            return rates
-        return [_unit_rate(part, rate) for part, rate in zip(parts, rates, strict=True)]
+            return dq, dk
+        q, k, *_ = in_heads(m.activate(z), m.d, m.n_head)
+        return _unit_rate(q, dq), _unit_rate(k, dk)
 
 
 class Outputs(nn.Module):
@@ -150,6 +165,13 @@ class Outputs(nn.Module):
         super().__init__()
         self.gain = Gain(head) if extras.output_norm else None
         self.gate = Linear(d, d) if extras.output_gate else None
+
+    @classmethod
+    def of(cls, d: int, n_head: int, extras: Extras) -> Self | None:
+        """Those of an attention; None if outputs leave as they are."""
+        if not (extras.output_norm or extras.output_gate):
+            return None
+        return cls(d, d // n_head, extras)
 
     def forward(self, out: Tensor, x: Tensor) -> Tensor:
         """Of heads' outputs and the tokens `(B, T, d)` that they are of."""
@@ -179,15 +201,19 @@ class Gain(nn.Module):
         return (wide * scale * self.weight).to(x.dtype)
 
 
-def maps_of(extras: Extras, d: int, features: int) -> float:
-    """What they cost a token, in products with a `(d, d)` matrix (see `Cost`).
+def extra_maps(module: nn.Module, d: int) -> float:
+    """What the ingredients of an attention cost a token, in products with a `(d, d)` matrix.
 
-    Args:
-        extras: which there are.
-        d: model dimension.
-        features: projections that are convolved.
+    Counted are convolutions and gates; norms and activations are no products.
     """
-    return features * extras.convolution / d + extras.output_gate
+    parts = (m for m in module.modules() if isinstance(m, Convolution | Outputs))
+    sizes = (
+        part.weight.numel()
+        if isinstance(part, Convolution)
+        else sum(p.numel() for p in part.parameters() if p.ndim == 2)
+        for part in parts
+    )
+    return sum(sizes) / d**2
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -201,17 +227,3 @@ def _unit_rate(x: Tensor, rate: Tensor) -> Tensor:
     inverse = (x.square().sum(-1, keepdim=True) + EPS).rsqrt()
     unit = x * inverse
     return inverse * (rate - unit * (unit * rate).sum(-1, keepdim=True))
-
-
-def require(extras: Extras, allowed: Sequence[str], where: str) -> None:
-    """Refuse ingredients that an attention has no place for.
-
-    Raises:
-        InputError: one of them differs from its default.
-    """
-    for name, default in vars(NONE).items():
-        value = getattr(extras, name)
-        if value != default and name not in allowed:
-            raise InputError(
-                f"{name} = {value!r} has no place in {where}, and would have no effect: remove it"
-            )

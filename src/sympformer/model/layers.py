@@ -127,6 +127,11 @@ def split_heads(x: Tensor, n_head: int) -> Tensor:
     return x.unflatten(-1, (n_head, -1)).transpose(-3, -2)
 
 
+def in_heads(x: Tensor, d: int, n_head: int) -> list[Tensor]:
+    """Projections side by side, `(B, T, c d)`, to c times `(B, H, T, d/H)`."""
+    return [split_heads(part, n_head) for part in x.split(d, dim=-1)]
+
+
 def merge_heads(x: Tensor) -> Tensor:
     """`(B, H, T, d/H)` to `(B, T, d)`."""
     return x.transpose(-3, -2).flatten(-2)

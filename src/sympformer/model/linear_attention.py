@@ -2,6 +2,7 @@
 
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from sympformer.attention.linear import LinearField, SteinMetric
@@ -9,6 +10,7 @@ from sympformer.attention.naive import Causality
 from sympformer.attention.past import Past
 from sympformer.dynamics.trial import Calls
 from sympformer.errors import InputError
+from sympformer.model.extras import NONE, Extras, Features, Outputs, extra_maps
 from sympformer.model.layers import Linear, Mobility, matrix, merge_heads, split_heads
 from sympformer.model.oracle import AttentionOracle, Cost, OracleField, Reads
 from sympformer.products import linear
@@ -37,6 +39,7 @@ class LinearOracle(AttentionOracle):
         causality: which tokens are summed over.
         heads: one kernel a head, or the scores averaged over heads.
         ridge: share λ of the identity in the metric, which bounds its connection.
+        extras: what queries, keys and outputs are made of.
     """
 
     def __init__(
@@ -48,8 +51,12 @@ class LinearOracle(AttentionOracle):
         causality: Causality = "prefix",
         heads: Literal["independent", "averaged"] = "independent",
         ridge: float = RIDGE,
+        extras: Extras = NONE,
     ):
         super().__init__(d, n_head, reads=reads, causality=causality, heads=heads)
+        values = reads in ("attention", "connection")
+        self.d, self.features = d, Features.of(d, self.n_head, extras, values=values)
+        self.outputs = Outputs.of(d, self.n_head, extras)
         self.ridge = ridge
         if not ridge > 0:
             raise InputError(f"ridge must be greater than 0, not {ridge!r}")
@@ -63,24 +70,30 @@ class LinearOracle(AttentionOracle):
         """The matrices as they are now."""
         raise NotImplementedError
 
+    def project(self, x: Tensor, maps: Maps) -> Tensor:
+        """All that features are made of, side by side, `(B, T, c d)`."""
+        assert self.features is not None
+        made = [maps.query, maps.key, maps.value][: self.features.count]
+        return torch.cat([_apply(m, x) for m in made], dim=-1)
+
     def forward(self, x: Tensor, past: Past) -> "LinearAttentionField":
         """The field at positions `x` `(B, T, d)`."""
         return LinearAttentionField(self, x, past)
 
     def cost(self, calls: Calls) -> Cost:
         """Maps as they are; states: 1 to extend one, 1 to read it (docs/linear.md)."""
-        maps = self.maps()
+        maps, extra = self.maps(), extra_maps(self, self.d)
         if self.reads in ("momentum", "drift"):
             each = (
-                (2, calls.fields),  # q, k
+                (2 + extra, calls.fields),  # q, k
                 (maps.mobility is not None, calls.momenta + calls.velocities),
                 (2, calls.forces),  # V x, W_Qᵀ
             )
             made = sum(n * times for n, times in each)
             return Cost(made, states=calls.momenta + calls.velocities + calls.forces)
         connected = self.reads == "connection"
-        plain = 3 + (maps.out is not None)  # q, k, v, O
-        return Cost(plain + 2 * connected, states=2 + 8 * connected)
+        plain = 3 + (maps.out is not None) + extra  # q, k, v, O
+        return Cost(plain + connected * (2 + extra), states=2 + 8 * connected)
 
 
 class LinearAttention(LinearOracle):
@@ -95,8 +108,11 @@ class LinearAttention(LinearOracle):
         causality: Causality = "prefix",
         heads: Literal["independent", "averaged"] = "independent",
         ridge: float = RIDGE,
+        extras: Extras = NONE,
     ):
-        super().__init__(d, n_head, reads=reads, causality=causality, heads=heads, ridge=ridge)
+        super().__init__(
+            d, n_head, reads=reads, causality=causality, heads=heads, ridge=ridge, extras=extras
+        )
         if reads in ("momentum", "drift"):
             self.qk, self.mobility = Linear(d, 2 * d), Mobility(d)
             self.potential = Linear(d, d) if reads == "momentum" else None
@@ -118,25 +134,29 @@ class LinearAttentionField(OracleField):
 
     def __init__(self, module: LinearOracle, x: Tensor, past: Past):
         self.module, self.maps, self.x, self.past = module, module.maps(), x, past
-        self.field = LinearField(
-            split_heads(linear(x, self.maps.query), module.n_head),
-            split_heads(linear(x, self.maps.key), module.n_head),
-            scale=module.scale,
-            causality=module.causality,
-            past=past,
-        )
+        self.featured = None
+        if module.features is None:
+            made = linear(x, self.maps.query), linear(x, self.maps.key)
+            q, k = (split_heads(part, module.n_head) for part in made)
+        else:
+            self.featured = module.features(module.project(x, self.maps), past)
+            q, k, *_ = self.featured.heads
+        self.field = LinearField(q, k, scale=module.scale, causality=module.causality, past=past)
         self._p: Tensor | None = None
         self._pi: Tensor
 
     def attention(self) -> Tensor:
         """Plain linear attention, `Σ_h O_h (1/n_i) Σ_j k_ij^h v_j^h`."""
         m = self.module
-        mean = self.field.attention(split_heads(_apply(self.maps.value, self.x), m.n_head))
-        return _apply(self.maps.out, merge_heads(mean))
+        if self.featured is not None and len(self.featured.heads) > 2:
+            v = self.featured.heads[2]
+        else:
+            v = split_heads(_apply(self.maps.value, self.x), m.n_head)
+        return _apply(self.maps.out, self._merge(self.field.attention(v)))
 
     def velocity(self, y: Tensor) -> Tensor:
         """`Σ_h U_hᵀ S_i^hᵀ q_i^h / n_i`, maths.md (L): a sum of Stein metrics."""
-        velocity = merge_heads(self.field.velocity(self._momentum(y)))
+        velocity = self._merge(self.field.velocity(self._momentum(y)))
         return _pull_back(self.maps.mobility, velocity)
 
     def force(self, y: Tensor) -> Tensor:
@@ -147,9 +167,13 @@ class LinearAttentionField(OracleField):
     def connection(self, u: Tensor) -> Tensor:
         """`C(u)` of the metric whose kernel is that of the keys; each head moves its own slice."""
         m, key = self.module, self.maps.key
+        if self.featured is None:
+            ku = split_heads(linear(u, key), m.n_head)
+        else:
+            _, ku = self.featured.tangent(m.project(u, self.maps))
         metric = SteinMetric(
             self.field.k,
-            split_heads(linear(u, key), m.n_head),
+            ku,
             split_heads(u, m.n_head),
             scale=m.scale,
             ridge=m.ridge,
@@ -158,6 +182,10 @@ class LinearAttentionField(OracleField):
         )
         repulsion = _pull_back(key, merge_heads(metric.repulsion()))
         return merge_heads(metric.connection(split_heads(repulsion, m.n_head)))
+
+    def _merge(self, out: Tensor) -> Tensor:
+        outputs = self.module.outputs
+        return merge_heads(out if outputs is None else outputs(out, self.x))
 
     def _momentum(self, y: Tensor) -> Tensor:
         """`U y` by heads; made once, so that velocity and force of one `y` share a state."""

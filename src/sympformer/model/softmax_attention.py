@@ -1,5 +1,6 @@
 """Multi-head softmax attention with its projections: an oracle of a language model."""
 
+import math
 from typing import Literal
 
 import torch
@@ -10,7 +11,16 @@ from sympformer.attention.past import Past
 from sympformer.attention.softmax import Normalizer, SoftmaxField, speed
 from sympformer.dynamics.trial import Calls
 from sympformer.errors import InputError
-from sympformer.model.layers import Linear, Mobility, matrix, merge_heads, split_heads
+from sympformer.model.extras import NONE, Extras, Featured, Features, Outputs, extra_maps
+from sympformer.model.layers import (
+    LearnedScalar,
+    Linear,
+    Mobility,
+    in_heads,
+    matrix,
+    merge_heads,
+    split_heads,
+)
 from sympformer.model.oracle import AttentionOracle, Cost, OracleField, Reads
 from sympformer.model.proposal import Proposal
 from sympformer.products import linear
@@ -26,6 +36,8 @@ class SoftmaxAttention(AttentionOracle):
         causality: which tokens are summed over.
         heads: one kernel a head, or the scores averaged over heads (as published).
         normalizer: z averages over the visible tokens, or over the sequence length (as published).
+        extras: what queries, keys and outputs are made of. Scores of unit vectors have a learned
+            scale. In momentum form outputs are no averages, and have no norm or gate.
     """
 
     def __init__(
@@ -37,6 +49,7 @@ class SoftmaxAttention(AttentionOracle):
         causality: Causality = "prefix",
         heads: Literal["independent", "averaged"] = "independent",
         normalizer: Normalizer = "prefix",
+        extras: Extras = NONE,
     ):
         super().__init__(d, n_head, reads=reads, causality=causality, heads=heads)
         self.normalizer: Normalizer = normalizer
@@ -45,36 +58,47 @@ class SoftmaxAttention(AttentionOracle):
             self.qk = Linear(d, 2 * d)
         else:
             self.qkv, self.out = Linear(d, 3 * d), Linear(d, d)
-        if reads in ("momentum", "drift"):
+        momentum = reads in ("momentum", "drift")
+        if momentum:
             self.mobility = Mobility(d)
+            extras.require_plain_outputs("the momentum form of softmax attention")
+        self.d, self.features = d, Features.of(d, self.n_head, extras, values=not momentum)
+        self.outputs = Outputs.of(d, self.n_head, extras)
+        unit = extras.keys == "unit"
+        self.sharpness = LearnedScalar(math.sqrt(d / self.n_head), "positive") if unit else None
 
     def forward(self, x: Tensor, past: Past) -> "SoftmaxAttentionField":
         """The field at positions `x` `(B, T, d)`."""
-        if self.reads == "drift":
-            parts = self.qk(x).chunk(2, dim=-1)
-        else:
-            parts = self.qkv(x).chunk(3, dim=-1)
-        q, k, *rest = (split_heads(part, self.n_head) for part in parts)
+        made = self.qk(x) if self.reads == "drift" else self.qkv(x)
+        featured = None if self.features is None else self.features(made, past)
+        heads = in_heads(made, self.d, self.n_head) if featured is None else featured.heads
+        q, k, *rest = heads
         field = SoftmaxField(
-            q,
+            self.sharpen(q),
             k,
             rest[0] if rest else None,
-            scale=self.scale,
+            scale=self.scale if self.sharpness is None else 1.0,
             causality=self.causality,
             normalizer=self.normalizer,
             past=past,
         )
-        return SoftmaxAttentionField(self, field)
+        return SoftmaxAttentionField(self, field, x, featured)
+
+    def sharpen(self, q: Tensor) -> Tensor:
+        """Queries, or their rates of change, by the learned scale, if there is one."""
+        return q if self.sharpness is None else q * self.sharpness()
 
     def cost(self, calls: Calls) -> Cost:
         """Maps: q, k, v; U p, Uᵀ, O. Pairs: scores, Att, `s_j v_j`; a connection averages three."""
-        pairs = pairs_of_softmax(self.reads, calls)
+        pairs, extra = pairs_of_softmax(self.reads, calls), extra_maps(self, self.d)
         if self.reads == "drift":
-            return Cost(2 * calls.fields + calls.momenta + calls.velocities, pairs)
+            return Cost((2 + extra) * calls.fields + calls.momenta + calls.velocities, pairs)
         if self.reads == "momentum":
-            made = 3 * calls.fields + calls.momenta + calls.velocities + calls.forces
-            return Cost(made, pairs)
-        return Cost(7 if self.reads == "connection" else 4, pairs)
+            made = calls.momenta + calls.velocities + calls.forces
+            return Cost((3 + extra) * calls.fields + made, pairs)
+        if self.reads == "attention":
+            return Cost(4 + extra, pairs)
+        return Cost(7 + 2 * extra, pairs)
 
 
 def pairs_of_softmax(reads: Reads, calls: Calls) -> int:
@@ -96,14 +120,17 @@ def require_mobility(normalizer: Normalizer, reads: Reads) -> None:
 class SoftmaxAttentionField(OracleField):
     """One evaluation of multi-head attention; all arguments and results are `(B, T, d)`."""
 
-    def __init__(self, module: SoftmaxAttention, field: SoftmaxField):
-        self.module, self.field = module, field
+    def __init__(
+        self, module: SoftmaxAttention, field: SoftmaxField, x: Tensor, featured: Featured | None
+    ):
+        self.module, self.field, self.x, self.featured = module, field, x, featured
         self._p: Tensor | None = None
         self._pi: Tensor
 
     def attention(self) -> Tensor:
         """Plain attention, `Σ_h O_h Σ_j a_ij^h v_j^h`."""
-        return self.module.out(merge_heads(self.field.attention))
+        m, heads = self.module, self.field.attention
+        return m.out(merge_heads(heads if m.outputs is None else m.outputs(heads, self.x)))
 
     def velocity(self, p: Tensor) -> Tensor:
         """`Σ_h U_hᵀ (U_h p_i / z_i^h)`: the mobility is symmetric positive semi-definite."""
@@ -118,14 +145,16 @@ class SoftmaxAttentionField(OracleField):
     def connection(self, u: Tensor) -> Tensor:
         """`C(u)` of maths.md (U), with `B = I` and `c` averaged over heads."""
         m = self.module
-        parts = linear(u, matrix(m.qkv)[: 2 * u.shape[-1]]).chunk(2, dim=-1)
-        qu, ku = (split_heads(part, m.n_head) for part in parts)
-        return self._project(u, *self.field.connection(qu, ku, speed(u)))
+        if self.featured is None:
+            qu, ku = in_heads(linear(u, matrix(m.qkv)[: 2 * m.d]), m.d, m.n_head)
+        else:
+            qu, ku = self.featured.tangent(linear(u, matrix(m.qkv)))
+        return self._project(u, *self.field.connection(m.sharpen(qu), ku, speed(u)))
 
     def proposal(self, p: Tensor, beta: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
         """`W = β p + γ Att` and `C(W)`, in one sweep where that can be."""
         m, field = self.module, self.field
-        if not field.sweeps:
+        if self.featured is not None or m.outputs is not None or not field.sweeps:
             return super().proposal(p, beta, gamma)
 
         query, key, _ = matrix(m.qkv).chunk(3)
