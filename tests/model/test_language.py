@@ -118,7 +118,7 @@ def test_sampling_is_repeatable_and_obeys_top_k(model, tokens):
         (lambda m: m(torch.tensor([[-1, 3]])), "outside the vocabulary"),
         (lambda m: m(torch.zeros(1, 25, dtype=torch.long)), "block size of 24"),
         (lambda m: m(torch.zeros(1, 0, dtype=torch.long)), "each at least 1"),
-        (lambda m: m.generate(torch.zeros(1, 0, dtype=torch.long), 3), "each at least 1"),
+        (lambda m: m.generate(torch.zeros(1, 0, dtype=torch.long), 3), "time ≥ 1"),
         (lambda m: m.generate(torch.zeros(1, 20, dtype=torch.long), 9), "block size of 24"),
         (
             lambda m: m.generate(torch.zeros(1, 2, dtype=torch.long), 3, temperature=-1),
