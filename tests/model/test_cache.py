@@ -302,3 +302,12 @@ def test_padding_in_a_pass(preset, redrawn):
             model(new, cache=out.cache, attention_mask=wrong)
     with pytest.raises(InputError, match="0 on the left"):
         model(ids, attention_mask=mask.flip(1))
+
+
+@pytest.mark.parametrize("rows", [torch.tensor([True, False]), [False, True], [0.9]])
+@torch.no_grad()
+def test_only_whole_numbers_select_rows(rows, tiny):
+    """A mask was read as the numbers 1 and 0, in silence."""
+    cache = sf.build(tiny("gpt"))(torch.zeros(2, 4, dtype=torch.long), use_cache=True).cache
+    with pytest.raises(InputError, match="rows must be whole numbers"):
+        cache.select(rows)

@@ -85,9 +85,12 @@ class Cache:
         """The cache of these rows of the batch, in this order; a row may come more than once.
 
         Raises:
-            InputError: there is no such row.
+            InputError: there is no such row, or rows are no numbers of rows (a mask, say).
         """
-        index = torch.as_tensor(rows, dtype=torch.int64)
+        index = torch.as_tensor(rows)
+        if index.numel() and (index.is_floating_point() or index.dtype == torch.bool):
+            raise InputError(f"rows must be whole numbers, not {index.dtype}")
+        index = index.to(torch.int64)
         known = self.rows
         if known and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < known:
             raise InputError(f"rows must be from 0 to {known - 1}, not {index.tolist()}")
