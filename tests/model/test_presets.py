@@ -5,10 +5,12 @@ import torch
 
 import sympformer as sf
 from sympformer.attention import forms, tiled
+from sympformer.errors import InputError
 from sympformer.train.config import TrainConfig
 from sympformer.train.engine import clip_gradients, gradient_norms
 from sympformer.train.optimizer import adamw
 
+EXTRAS = {"convolution": 4, "activation": "silu", "keys": "unit", "output_norm": True}
 VARIANTS = [
     *((name, {}) for name in sf.presets()),
     ("symp-exp-euler", {"heads": "averaged"}),
@@ -25,6 +27,12 @@ VARIANTS = [
     ("linear-symp-r2", {"heads": "averaged", "ridge": 1.0}),
     ("symp-ab2", {"unique_layers": 1}),
     ("yurii", {"injection": True, "initial_momentum": "zero"}),
+    *(("deltanet", {"rule": rule}) for rule in ("implicit", "ridge", "ridge-n")),
+    ("deltanet", {"strength": "double", "output_gate": True, "convolution": 0}),
+    ("linear-symp-r2", EXTRAS),
+    ("linear-symp-exp-euler", EXTRAS),
+    ("symp-exp-euler", {"convolution": 3, "keys": "unit"}),
+    ("kda", {"dynamics": "symp", "form": "momentum", "repulsion": False}),
     ("symp-r2", {"initial_momentum": "difference", "tie_embeddings": False, "token_shift": True}),
 ]
 
@@ -48,12 +56,13 @@ def test_audit_in_every_form(name, tiny, monkeypatch):
     monkeypatch.setattr(tiled, "ROWS", 3)
     model = sf.build(tiny(name, block_size=10))
     momentum, connection = model.config.in_momentum_form, model.config.connection
-    if model.config.attention == "linear":
+    if model.config.attention in ("linear", "fast-weights"):
         kind = list(forms.LINEAR)
     else:
         kind = ["naive", "tiled"]
         kind += [] if momentum else ["fused"]  # it gives no log-sum-exp
-        kind += ["sweep"] if momentum or connection == "proposal" else []  # others average once
+        swept = connection == "proposal" and not model.config.convolution
+        kind += ["sweep"] if momentum or swept else []  # others average once
     for form in kind:
         with forms.using(form), forms.recorded() as used:
             report = sf.audit(model, length=10)
@@ -63,6 +72,10 @@ def test_audit_in_every_form(name, tiny, monkeypatch):
 
 @pytest.mark.parametrize("name", sf.presets())
 def test_joint_is_caught(name, tiny):
+    if tiny(name).attention == "fast-weights":
+        with pytest.raises(InputError, match="no joint sums"):
+            tiny(name, causality="joint")
+        return
     report = sf.audit(sf.build(tiny(name, causality="joint")), length=5)
     assert not report.causal
     assert report.max_future_influence > 1e-3

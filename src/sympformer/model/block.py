@@ -32,6 +32,8 @@ class Block(nn.Module):
         last: whether no layer follows. In momentum form nothing reads the momentum then, and where
             the drift comes before the kick (AB2), nothing depends on the kick: the layer has no
             parameters for what would be in vain.
+        at_rest: whether its tokens come without momentum. In momentum form there is nothing to look
+            along then, and no look-ahead is learned.
         composition: what the layer is made of, the fields of `ModelConfig` by name: `dynamics`,
             `form`, `scheme`, `connection`, `attention`, its options, ...
 
@@ -39,7 +41,9 @@ class Block(nn.Module):
         InputError: a combination that makes no sense.
     """
 
-    def __init__(self, d: int, n_head: int, *, last: bool = False, **composition: Any):
+    def __init__(
+        self, d: int, n_head: int, *, last: bool = False, at_rest: bool = False, **composition: Any
+    ):
         super().__init__()
         c = ModelConfig(n_embd=d, n_head=n_head, **composition)
         oracle = attention_oracle(c.attention, d, n_head, c.reads(last), c.causality, c.options)
@@ -67,7 +71,7 @@ class Block(nn.Module):
                 c.make_scheme,
                 damping=c.damping,
                 initial_step=c.initial_step,
-                lookahead=c.looks,
+                lookahead=c.looks and not at_rest,
                 kicks=not (last and c.drifts_last),
                 hands_on=not (last and c.ends_at_rest),
             )

@@ -228,6 +228,11 @@ class ModelConfig:
         return partial(scheme, drift=self.drift) if issubclass(scheme, FirstOrder) else scheme
 
     @property
+    def starts_at_rest(self) -> bool:
+        """Whether the tokens of the first layer have no momentum, as no other's."""
+        return self.in_momentum_form and not self.unique_layers and self.initial_momentum == "zero"
+
+    @property
     def ends_at_rest(self) -> bool:
         """Whether nothing reads the momentum behind the last layer, as in momentum form."""
         return self.in_momentum_form and not self.unique_layers and self.mlp_velocity != "momentum"

@@ -81,7 +81,11 @@ class LanguageModel(Decoder):
             injection=config.injection,
         )
         parts, end = config.of_block(), None if config.unique_layers else unique - 1
-        blocks = [Block(d, config.n_head, last=i == end, **parts) for i in range(unique)]
+        begin = 0 if config.starts_at_rest else None
+        blocks = [
+            Block(d, config.n_head, last=i == end, at_rest=i == begin, **parts)
+            for i in range(unique)
+        ]
         own = config.loop_scalars == "own"
         self.blocks = nn.ModuleList(loop(blocks, config.n_layer) if own else blocks)
         self.norm = LayerNorm(d)

@@ -40,6 +40,14 @@ def _velocity(connection: str, initial_momentum: str = "embedding") -> dict[str,
     }
 
 
+_RIVAL_EXTRAS: dict[str, Any] = {
+    "convolution": 4,
+    "activation": "silu",
+    "keys": "unit",
+    "output_norm": True,
+}
+
+
 def _title(scheme: type) -> str:
     """What the file of a scheme calls it."""
     return (sys.modules[scheme.__module__].__doc__ or scheme.__name__).splitlines()[0].rstrip(".")
@@ -119,6 +127,75 @@ _SYMP = {
     ),
 }
 
+_RULES: dict[str, tuple[str, dict[str, Any]]] = {
+    "linear-unit": (
+        "the honest linear baseline: unit keys, learned strengths, normed outputs, no solve",
+        {"rule": "sum", "convolution": 0},
+    ),
+    "mamba2": (
+        "Mamba-2's update: a decay a head, whose step is the strength; no solve",
+        {"rule": "sum", "decay": "head", "strength": "step", "keys": "free"},
+    ),
+    "longhorn": (
+        "Longhorn's update in exact form: the proximal step of online regression",
+        {"rule": "implicit", "keys": "free"},
+    ),
+    "deltanet": ("DeltaNet: the delta rule, the regularised Stein flow in one pass", {}),
+    "gated-deltanet": ("Gated DeltaNet: the delta rule and a decay a head", {"decay": "head"}),
+    "kda": (
+        "Kimi Delta Attention: the delta rule and a decay a channel of the keys",
+        {"decay": "channel"},
+    ),
+}
+
+_DELTA: dict[str, Any] = {"attention": "fast-weights", "rule": "delta", **_RIVAL_EXTRAS}
+
+_FAST_WEIGHTS = {
+    name + suffix: Preset(
+        summary + also, {**_DELTA, **fields, **({"tie_embeddings": False} if suffix else {})}
+    )
+    for name, (summary, fields) in _RULES.items()
+    for suffix, also in (("", ""), ("-untied", "; an input table of its own"))
+}
+
+
+def _delta_symp(scheme: str, **fields: Any) -> dict[str, Any]:
+    return {**_momentum(scheme), **_DELTA, "convolution": 0, **fields}
+
+
+_DELTA_SYMP = {
+    **{
+        f"delta-symp-{name}": Preset(
+            f"the regularised Stein flow, accelerated: {_title(scheme)}", _delta_symp(name)
+        )
+        for name, scheme in SCHEMES.items()
+    },
+    "delta-symp-h0": Preset(
+        "DeltaNet in velocity form without the connection: the delta rule with momentum",
+        {**_velocity("none"), **_DELTA},
+    ),
+    "delta-yurii": Preset("YuriiFormer with the delta rule", {**_nesterov("yurii"), **_DELTA}),
+    "gated-delta-symp": Preset(
+        "the regularised Stein flow with a decay and convolutions, accelerated: kick, then damp",
+        _delta_symp(
+            "conformal-euler",
+            decay="head",
+            convolution=4,
+            initial_momentum="zero",
+            tie_embeddings=False,
+        ),
+    ),
+}
+
+_EXTRAS = {
+    f"{name}-extras": Preset(
+        f"{preset.summary}; with the extras of DeltaNet: convolution, unit keys, norm",
+        {**preset.fields, **_RIVAL_EXTRAS},
+    )
+    for name, preset in {**_GPT, **_YURII, **_SYMP}.items()
+    if name in ("gpt", "gpt-untied", "yurii", "symp-h0", "symp-h1", "symp-r2")
+}
+
 PRESETS: dict[str, Preset] = {
     **_GPT,
     **_CONTROLS,
@@ -131,6 +208,9 @@ PRESETS: dict[str, Preset] = {
         )
         for name, preset in {**_GPT, **_YURII, **_SYMP}.items()
     },
+    **_EXTRAS,
+    **_FAST_WEIGHTS,
+    **_DELTA_SYMP,
 }
 
 
