@@ -10,8 +10,8 @@ from torch.autograd import forward_ad
 
 from sympformer import products, torch_private
 from sympformer.attention import (
+    chunked,
     delta,
-    delta_chunked,
     fused,
     naive,
     prefix_solve,
@@ -163,8 +163,7 @@ NAMES = [
 def operator(tiny, monkeypatch):
     """A function that gives an operator; all work in many small pieces, products as in float32."""
     monkeypatch.setattr(tiled, "ROWS", 2)
-    monkeypatch.setattr(prefix_sums, "chunk_size", lambda k, v: 4)
-    monkeypatch.setattr(delta_chunked, "chunk_size", lambda k, y: 4)
+    monkeypatch.setattr(chunked, "chunk_size", lambda k, y: 4)
     monkeypatch.setitem(loss.CHUNK, "cpu", 2 * 6 * 8)
     monkeypatch.setattr(products, "suits", lambda a, b: True)
     monkeypatch.setattr(torch_private, "onednn_product", lambda a, b: a.detach() @ b.detach().mT)
@@ -272,12 +271,12 @@ NODES = {
     "tiled": "tiled_attention",
     "sweep": "_Sweep",
     "proposal": "_Sweep",
-    "sums": "_Chunked",
-    "system": "sympformer_delta",
-    "decayed_sums": "sympformer_delta",
-    "delta": "sympformer_delta",
-    "delta_head": "sympformer_delta",
-    "delta_channel": "sympformer_delta",
+    "sums": "sympformer_chunked",
+    "system": "sympformer_chunked",
+    "decayed_sums": "sympformer_chunked",
+    "delta": "sympformer_chunked",
+    "delta_head": "sympformer_chunked",
+    "delta_channel": "sympformer_chunked",
     "cross_entropy": "summed_cross_entropy",
 }
 

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import sympformer as sf
-from sympformer.attention import delta_chunked, prefix_sums
+from sympformer.attention import chunked as in_chunks
 from sympformer.attention.prefix_solve import solve_chunked, solve_dense
 from sympformer.attention.prefix_sums import accumulate, chunked, masked, recurrent
 
@@ -76,11 +76,11 @@ def test_a_system_is_solved():
     torch.testing.assert_close(rho * y + masked(k, k, y, state=state), b)
 
 
-def test_heads_are_summed_in_groups(monkeypatch):
+def test_tokens_are_summed_in_groups(monkeypatch):
     inputs = sum_inputs(70), system(70)
     expected = [results(chunked, inputs[0]), results(solve_chunked, inputs[1])]
-    monkeypatch.setattr(prefix_sums, "WORKSPACE", 2 * 70 * 4)
-    assert len(prefix_sums.parts(inputs[0][1])) == 3
+    monkeypatch.setattr(in_chunks, "WORKSPACE", 6 * 4 * 32)
+    assert len(in_chunks.groups(inputs[0][1], 16)) == 3
     assert_same(results(chunked, inputs[0]), expected[0])
     assert_same(results(solve_chunked, inputs[1]), expected[1])
 
@@ -108,8 +108,7 @@ def test_as_exact_as_the_formula(dtype, length, size, fast):
 @pytest.mark.parametrize("form", [chunked, solve_chunked])
 @pytest.mark.parametrize("carried", [True, False])
 def test_gradcheck(form, carried, monkeypatch):
-    monkeypatch.setattr(prefix_sums, "chunk_size", lambda k, v: 4)
-    monkeypatch.setattr(delta_chunked, "chunk_size", lambda k, y: 4)
+    monkeypatch.setattr(in_chunks, "chunk_size", lambda k, y: 4)
     inputs = [random(1, 9, 2, seed=s) for s in range(3)]
     if form is solve_chunked:
         inputs[1] = inputs[1][..., :1].exp()

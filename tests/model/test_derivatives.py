@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import sympformer as sf
-from sympformer.attention import delta_chunked, forms, prefix_sums, tiled
+from sympformer.attention import chunked, forms, tiled
 from sympformer.compiler import compile_blocks
 from sympformer.model import loss as losses
 
@@ -28,8 +28,7 @@ CASES = [(name, form) for name in sf.presets() for form in forms_of(name)]
 def _small_pieces(monkeypatch):
     """Several tiles and chunks, however short the text."""
     monkeypatch.setattr(tiled, "ROWS", 3)
-    monkeypatch.setattr(prefix_sums, "chunk_size", lambda k, v: 3)
-    monkeypatch.setattr(delta_chunked, "chunk_size", lambda k, y: 4)
+    monkeypatch.setattr(chunked, "chunk_size", lambda k, y: 4)
     monkeypatch.setitem(losses.CHUNK, "cpu", 3 * V * 8)
 
 

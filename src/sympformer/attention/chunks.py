@@ -1,17 +1,17 @@
 """What goes on inside the chunks of a decayed sum, or of the delta rule, and between them.
 
-All that happens inside a chunk of C tokens happens in all chunks at once. Between them goes the
-state of a head, d×e, by `S' = A S + B` with an A and a B a chunk, in a loop of one small product
-each.
+All that can be done inside a chunk of C tokens is done in all chunks at once. Between them goes
+the state of a head, d×e: in a running sum where nothing decays and nothing is solved, else in a
+loop, of two small products a chunk for the delta rule.
 
 In a chunk, with E_ij what is left of token j at i, the errors `e_i = y_i - (D_i S_{i-1})ᵀk_i` solve
 
     (I + L diag β) e = y - K̂ S,      L_ij = E_ij k_i·k_j for j < i,      K̂_i = E_i0 k_i,
 
-with S the state before the chunk; what is written is `w = β e`. With X the inverse of that matrix
-and `Z = Xᵀ β K̃`, where K̃ are the keys as the end of the chunk sees them,
+with S the state before the chunk; what is written is `w = β e`. With X the inverse of that matrix,
+and K̃ the keys as the end of the chunk sees them, the loop is
 
-    A = D - Zᵀ K̂,      B = Zᵀ y,      e = X (y - K̂ S).
+    e = X y - (X K̂) S,      S' = D S + (β K̃)ᵀ e.
 """
 
 from collections.abc import Sequence
@@ -47,10 +47,7 @@ class Chunks:
         self.weight = self.decay.product(self.readers, k)
         if beta is not None:
             self.inverse = unit_lower_inverse(self.of_keys(self.weight) * beta.mT)
-            self.writing = self.inverse.mT @ (self.late * beta)
-            eye = torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)
-            erased = self.writing.mT @ self.of_keys(self.early)
-            self.transition = scaled(eye, self.decay.whole) - erased
+            self.writing = self.late * beta
 
     def of_queries(self, x: Tensor) -> Tensor:
         """The rows of `x` that belong to queries."""
@@ -61,49 +58,58 @@ class Chunks:
         return x[..., -self.size :, :]
 
     def forward(self, state: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        """`q_iᵀS_i`, the errors, and the states `(M + 1, G, d, e)` from the given one on."""
+        """`q_iᵀS_i`, the errors, and the state `(G, d, e)` after the last chunk."""
         if self.beta is None:
-            states = scan_diagonal(self.decay.whole, self.late.mT @ self.y, state)
-            before, errors, w = self.early @ states[:-1], self.y, self.y
+            states = accumulated(self.decay.whole, self.late.mT @ self.y, state)
+            errors = w = self.y
         else:
-            states = scan(self.transition, self.writing.mT @ self.y, state)
-            before = self.early @ states[:-1]
-            errors = self.inverse @ (self.y - self.of_keys(before))
+            own, seen = self.inverse @ self.y, self.inverse @ self.of_keys(self.early)
+            states, errors = substituted(own, seen, self.writing, self.decay.whole, state)
             w = self.beta * errors
         if not self.reads:
-            return None, errors, states
-        return self.of_queries(before) + self.of_queries(self.weight) @ w, errors, states
+            return None, errors, states[-1]
+        before = self.of_queries(self.early) @ states[:-1]
+        return before + self.of_queries(self.weight) @ w, errors, states[-1]
 
     def backward(
         self,
         errors: Tensor,
-        states: Tensor,
+        state: Tensor,
         d_read: Tensor | None,
         d_errors: Tensor | None,
         pull: Tensor,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Gradients of the arguments, and of the state before; `pull` is that of the last state.
 
-        What was read has a gradient where there are queries.
+        What was read has a gradient where there are queries. The states are made again, from the
+        first of them and what was written.
         """
-        k, beta, decay, before = self.k, self.beta, self.decay, states[:-1]
+        k, beta, decay = self.k, self.beta, self.decay
         found, w = {}, errors if beta is None else errors * beta
+        states = accumulated(decay.whole, self.late.mT @ w, state)
+        before = states[:-1]
         d_w = torch.zeros_like(w) if d_read is None else self.of_queries(self.weight).mT @ d_read
         if beta is None:
             d_before = rows([d_read])
-            pulls = scan_diagonal(decay.whole, self.early.mT @ d_before, pull, backwards=True)
-            after = pulls[1:]
+            own = self.early.mT @ d_before
+            whole = None if decay.whole is None else decay.whole.flip(0)
+            pulls = accumulated(whole, own.flip(0), pull).flip(0)
+            first, after = pulls[0], pulls[1:]
             found["y"] = d_w + self.late @ after
         else:
             # What reaches the errors by themselves, and what they hand on to each other.
             direct = beta * d_w if d_errors is None else beta * d_w + d_errors
-            d_y = self.inverse.mT @ direct
-            own = self.early.mT @ rows([d_read, -d_y])
-            pulls = scan(self.transition.mT, own, pull, backwards=True)
-            after = pulls[1:]
-            later = torch.cat([self.writing, self.late], dim=-2) @ after
-            found["y"] = d_y = d_y + later[..., : self.size, :]
-            d_w = d_w + self.of_keys(later) - self.of_keys(self.weight).mT @ d_y
+            own = None if d_read is None else self.of_queries(self.early).mT @ d_read
+            first, after, d_y = pulled_back(
+                self.inverse.mT @ direct,
+                self.inverse.mT @ self.writing,
+                self.of_keys(self.early),
+                own,
+                decay.whole,
+                pull,
+            )
+            found["y"] = d_y
+            d_w = d_w + self.late @ after - self.of_keys(self.weight).mT @ d_y
             found["beta"] = (errors * d_w).sum(-1, keepdim=True)
             d_before = rows([d_read, -d_y])
         d_readers, d_write = decay.pull_back(d_before, w, self.readers, k)
@@ -120,7 +126,7 @@ class Chunks:
             if decay.whole.shape[-2] == 1:
                 total, last = total.sum(-1, keepdim=True), last.sum(-1, keepdim=True)
             found["g"] = total.flip(-2).cumsum(-2).flip(-2) + last
-        return found, pulls[0]
+        return found, first
 
 
 def rows(parts: Sequence[Tensor | None]) -> Tensor:
@@ -128,25 +134,54 @@ def rows(parts: Sequence[Tensor | None]) -> Tensor:
     return torch.cat([t for t in parts if t is not None], dim=-2)
 
 
-def scan(transition: Tensor, own: Tensor, first: Tensor, *, backwards: bool = False) -> Tensor:
-    """All of `S' = A S + B`, `(M + 1, G, d, e)`; backwards, the last is given."""
-    steps = list(zip(transition.unbind(0), own.unbind(0), strict=True))
+def accumulated(whole: Tensor | None, own: Tensor, first: Tensor) -> Tensor:
+    """All of `S' = D S + B`, `(M + 1, G, d, e)`."""
+    if whole is None:
+        return torch.cat([first.unsqueeze(0), own]).cumsum(0)
     states = [first]
-    for a, b in reversed(steps) if backwards else steps:
-        states.append(torch.baddbmm(b, a, states[-1]))
-    return torch.stack(states[::-1] if backwards else states)
+    for a, b in zip(whole.unbind(0), own.unbind(0), strict=True):
+        states.append(torch.addcmul(b, a, states[-1]))
+    return torch.stack(states)
 
 
-def scan_diagonal(
-    whole: Tensor | None, own: Tensor, first: Tensor, *, backwards: bool = False
-) -> Tensor:
-    """As `scan`, with a diagonal A, or the identity."""
+def substituted(
+    own: Tensor, seen: Tensor, writing: Tensor, whole: Tensor | None, first: Tensor
+) -> tuple[Tensor, Tensor]:
+    """States and errors: `e = own - seen S`, `S' = D S + writingᵀ e`, chunk by chunk."""
+    states, errors = [first], []
     factors = [None] * own.shape[0] if whole is None else whole.unbind(0)
-    steps = list(zip(factors, own.unbind(0), strict=True))
-    states = [first]
-    for a, b in reversed(steps) if backwards else steps:
-        states.append(states[-1] + b if a is None else torch.addcmul(b, a, states[-1]))
-    return torch.stack(states[::-1] if backwards else states)
+    for b, a, write, d in zip(
+        own.unbind(0), seen.unbind(0), writing.mT.unbind(0), factors, strict=True
+    ):
+        errors.append(torch.baddbmm(b, a, states[-1], alpha=-1))
+        left = scaled(states[-1], d)
+        states.append(torch.baddbmm(left, write, errors[-1]))
+    return torch.stack(states), torch.stack(errors)
+
+
+def pulled_back(
+    direct: Tensor,
+    written: Tensor,
+    early: Tensor,
+    own: Tensor | None,
+    whole: Tensor | None,
+    last: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient of the first state, of those after each chunk, and of the values.
+
+    `y' = direct + written S'`, `S = D S' + own - earlyᵀ y'`, from the last chunk to the first.
+    """
+    count = direct.shape[0]
+    factors = [None] * count if whole is None else whole.unbind(0)
+    owns = [None] * count if own is None else own.unbind(0)
+    steps = zip(direct.unbind(0), written.unbind(0), early.mT.unbind(0), owns, factors, strict=True)
+    after, values = [last], []
+    for b, a, read, more, d in reversed(list(steps)):
+        values.append(torch.baddbmm(b, a, after[-1]))
+        left = scaled(after[-1], d)
+        left = left if more is None else left + more
+        after.append(torch.baddbmm(left, read, values[-1], alpha=-1))
+    return after[-1], torch.stack(after[-2::-1]), torch.stack(values[::-1])
 
 
 def scaled(x: Tensor, factor: Tensor | None) -> Tensor:

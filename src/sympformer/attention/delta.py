@@ -14,7 +14,8 @@ values. The state that tokens leave is `prefix_sums.accumulate(state, k, w, deca
 import torch
 from torch import Tensor
 
-from sympformer.attention import delta_chunked, prefix_sums
+from sympformer.attention import chunked as in_chunks
+from sympformer.attention import prefix_sums
 from sympformer.attention.precision import full_precision, new_state, wide
 
 
@@ -95,14 +96,13 @@ def chunked(
     decay: Tensor | None = None,
     state: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor]:
-    """As `masked`, in chunks of C tokens (`sympformer.attention.delta_chunked`).
+    """As `masked`, in chunks of C tokens (`sympformer.attention.chunked`).
 
-    O(n (C (d + e) + d² + d e)) time; kept for the backward pass are the arguments, the errors
-    `w/β`, and a state a chunk.
+    O(n (C (d + e) + d e)) time; kept for the backward pass are the arguments and the errors `w/β`.
     """
     if k.shape[-2] == 1:
         return recurrent(q, k, beta, y, decay=decay, state=state)
-    read, errors = delta_chunked.delta_errors(q, k, beta, y, decay, state)
+    read, errors = in_chunks.delta_errors(q, k, beta, y, decay, state)
     return read, wide(beta) * errors
 
 

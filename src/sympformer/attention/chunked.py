@@ -1,8 +1,7 @@
-"""Decayed prefix sums and the delta rule in chunks: one mechanism, and its backward pass.
+"""Prefix sums and the delta rule in chunks: one mechanism, and its backward pass.
 
 A text is worked on in groups of chunks, from the first to the last, and backwards from the last to
-the first; what goes on in a group is `sympformer.attention.chunks`. Without decay and system there
-is nothing to do in order: such sums are those of `sympformer.attention.prefix_sums`.
+the first; what goes on in a group is `sympformer.attention.chunks`.
 """
 
 import math
@@ -78,8 +77,8 @@ def _plain(
         return None if read is None else join(read, y).to(y.dtype), join(errors, y)
 
 
-@torch.library.custom_op("sympformer::delta", mutates_args=())
-def _delta(
+@torch.library.custom_op("sympformer::chunked", mutates_args=())
+def _chunked(
     q: Tensor | None,
     k: Tensor,
     beta: Tensor | None,
@@ -88,19 +87,18 @@ def _delta(
     state: Tensor,
     size: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What is read, the errors, and all states. Opaque to the compiler: a loop over chunks."""
+    """What is read, the errors, and a state a group. Opaque to the compiler: it has loops."""
     read, errors, kept = _buffers(q, k, beta, y, state, size)
-    S, done = wide(state).reshape(-1, *state.shape[-2:]), 0
+    S = wide(state).reshape(-1, *state.shape[-2:])
     with full_precision(k):
-        for tokens in groups(k, size):
+        for tokens, before in zip(groups(k, size), kept, strict=True):
+            before.copy_(S)
             chunks = _chunks(q, k, beta, y, g, tokens, size)
-            some, error, states = chunks.forward(S)
+            some, error, S = chunks.forward(S)
             if q is not None and some is not None:
                 read[..., tokens, :] = join(some, y[..., tokens, :])
             if beta is not None:
                 errors[..., tokens, :] = join(error, y[..., tokens, :])
-            kept[done : done + len(states)] = states
-            S, done = states[-1], done + len(states) - 1
     return read, errors, kept
 
 
@@ -109,11 +107,11 @@ def _buffers(q, k, beta, y, state, size) -> tuple[Tensor, Tensor, Tensor]:
     read = y.new_empty(0) if q is None else torch.empty_like(y)
     full = torch.promote_types(y.dtype, torch.float32)
     errors = y.new_empty(0) if beta is None else torch.empty_like(y, dtype=full)
-    count, heads = -(-k.shape[-2] // size), math.prod(k.shape[:-2])
-    return read, errors, y.new_empty(count + 1, heads, *state.shape[-2:], dtype=full)
+    count, heads = len(groups(k, size)), math.prod(k.shape[:-2])
+    return read, errors, y.new_empty(count, heads, *state.shape[-2:], dtype=full)
 
 
-@_delta.register_fake
+@_chunked.register_fake
 def _(q, k, beta, y, g, state, size):
     return _buffers(q, k, beta, y, state, size)
 
@@ -141,15 +139,15 @@ def _backward(ctx, d_read: Tensor | None, d_errors: Tensor | None, _):
         gradients = [d_errors] if given[0] is None else [d_read, d_errors]
         found = iter(pull_back(form, [t for t in given if t is not None], gradients))
         return *(None if t is None else next(found) for t in given), None
-    found = iter(_delta_backward(*given, errors, kept, d_read, d_errors, ctx.size))
+    found = iter(_chunked_backward(*given, errors, kept, d_read, d_errors, ctx.size))
     return *(None if t is None else next(found) for t in given), None
 
 
-_delta.register_autograd(_backward, setup_context=_setup_context)
+_chunked.register_autograd(_backward, setup_context=_setup_context)
 
 
-@torch.library.custom_op("sympformer::delta_backward", mutates_args=())
-def _delta_backward(
+@torch.library.custom_op("sympformer::chunked_backward", mutates_args=())
+def _chunked_backward(
     q: Tensor | None,
     k: Tensor,
     beta: Tensor | None,
@@ -169,28 +167,26 @@ def _delta_backward(
     if d_read is None and "q" in given:  # nothing that was read is used
         del given["q"]
         gradients["q"].zero_()
-    pull, end = torch.zeros_like(kept[0]), kept.shape[0]
+    pull = torch.zeros_like(kept[0])
     with full_precision(k):
-        for tokens in reversed(groups(k, size)):
+        for tokens, before in reversed(list(zip(groups(k, size), kept, strict=True))):
             chunks = _chunks(given.get("q"), k, beta, y, g, tokens, size)
-            start = end - chunks.k.shape[0]
             error = chunks.y if beta is None else cut(errors, tokens, size)
             d_some = None if d_read is None else cut(d_read, tokens, size)
             d_error = None if d_errors is None else cut(d_errors, tokens, size)
-            found, pull = chunks.backward(error, kept[start - 1 : end], d_some, d_error, pull)
-            end = start
+            found, pull = chunks.backward(error, before, d_some, d_error, pull)
             for name in given:
                 whole = gradients[name]
                 whole[..., tokens, :] = join(found[name], whole[..., tokens, :])
     return [*gradients.values(), pull.view(state.shape).to(state.dtype)]
 
 
-@_delta_backward.register_fake
+@_chunked_backward.register_fake
 def _(q, k, beta, y, g, state, errors, kept, d_read, d_errors, size):
     return [torch.empty_like(t) for t in (q, k, beta, y, g, state) if t is not None]
 
 
-def decayed_sum(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None) -> Tensor:
+def weighted_sum(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, state: Tensor | None) -> Tensor:
     """`prefix_sums.masked` with a decay `g`."""
     read, _ = _run(q, k, None, v, g, state)
     assert read is not None  # it was asked for
@@ -217,5 +213,5 @@ def _run(
     state = new_state(k, y) if state is None else state.expand(*heads, -1, -1)
     if transformed(*(t for t in (q, k, beta, y, g, state) if t is not None)):
         return _plain(q, k, beta, y, g, state, size)
-    read, errors, _ = _delta(q, k, beta, y, g, state, size)
+    read, errors, _ = _chunked(q, k, beta, y, g, state, size)
     return None if q is None else read, errors
