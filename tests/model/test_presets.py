@@ -33,6 +33,7 @@ VARIANTS = [
     ("linear-symp-exp-euler", EXTRAS),
     ("symp-exp-euler", {"convolution": 3, "keys": "unit"}),
     ("kda", {"dynamics": "symp", "form": "momentum", "repulsion": False}),
+    *((name, {"causality": "ensembles"}) for name in ("gpt", "symp-exp-euler", "linear-symp-r2")),
     ("symp-r2", {"initial_momentum": "difference", "tie_embeddings": False, "token_shift": True}),
 ]
 

@@ -20,6 +20,7 @@ of one,
 Causal sums run over `j ≤ i`: half of the square, and its diagonal.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -61,6 +62,10 @@ def forward(config: ModelConfig, n: int, past: int = 0, logits: int | None = Non
     """
     if config.match_parameters:
         config = matched(config)
+    if config.causality == "ensembles":
+        one = replace(config, causality="joint")
+        each = [forward(one, m, logits=1) for m in range(past + 1, past + n + 1)]
+        return Flops(*map(sum, zip(*each, strict=True)))
     d = config.n_embd
     joint = config.causality == "joint"
     pairs = n * (past + n) if joint else n * past + n * (n + 1) / 2
@@ -84,7 +89,7 @@ def _layer(config: ModelConfig, last: bool) -> tuple[Cost, int]:
     with torch.device("meta"):  # no memory is taken
         sizes = config.n_embd, config.n_head
         reads = config.reads(last)
-        oracle = attention_oracle(config.attention, *sizes, reads, config.causality, config.options)
+        oracle = attention_oracle(config.attention, *sizes, reads, config.sums, config.options)
     return oracle.cost(calls), config.n_embd // oracle.n_head
 
 

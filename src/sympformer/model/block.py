@@ -7,6 +7,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from sympformer.attention.past import NoPast, Past
+from sympformer.errors import InputError
 from sympformer.model.attentions import attention_oracle
 from sympformer.model.clock import Tempo
 from sympformer.model.config import ModelConfig
@@ -46,6 +47,8 @@ class Block(nn.Module):
     ):
         super().__init__()
         c = ModelConfig(n_embd=d, n_head=n_head, **composition)
+        if c.causality == "ensembles":
+            raise InputError("ensembles are of a whole model: a layer of them is one of 'joint'")
         oracle = attention_oracle(c.attention, d, n_head, c.reads(last), c.causality, c.options)
         mlp = MLP(d, c.mlp_width or 4 * d)
         self.injection = LearnedScalar(1.0, "real") if c.injection else None

@@ -53,8 +53,9 @@ class ModelConfig:
     """Step sizes that the momentum form starts with; each layer learns its own."""
     connection: Literal["none", "incoming", "proposal"] = "none"
     """Where the velocity form evaluates the geodesic term: nowhere, on u, or on the proposal."""
-    causality: Causality = "prefix"
-    """Sums over j ≤ i, or over all tokens: then the model is no decoder and is marked leaking."""
+    causality: Literal["prefix", "joint", "ensembles"] = "prefix"
+    """Sums over j ≤ i; or over all tokens: then the model is no decoder and is marked leaking; or
+    every prefix is an ensemble of its own, whose sums are over all of it: O(T³), a yardstick."""
     mlp_velocity: Literal["attention", "momentum", "own"] = "attention"
     """The velocity of SympFormer's MLP substep: attention-induced, shared momentum, or its own."""
     lookahead: bool = True
@@ -139,7 +140,7 @@ class ModelConfig:
         try:
             with torch.device("meta"):  # what the oracle refuses, without taking memory
                 sizes = self.n_embd, self.n_head
-                attention_oracle(self.attention, *sizes, self.reads(), self.causality, self.options)
+                attention_oracle(self.attention, *sizes, self.reads(), self.sums, self.options)
         except RuntimeError as error:
             raise InputError(
                 f"n_embd = {self.n_embd} makes matrices that no memory holds "
@@ -204,7 +205,13 @@ class ModelConfig:
 
     def of_block(self) -> dict[str, Any]:
         """What a layer is made of: the fields that `Block` takes by name."""
-        return {name: value for name, value in self.to_dict().items() if name not in _AROUND}
+        own = {name: value for name, value in self.to_dict().items() if name not in _AROUND}
+        return {**own, "causality": self.sums}
+
+    @property
+    def sums(self) -> Causality:
+        """Which tokens the sums of a layer are over."""
+        return "joint" if self.causality == "ensembles" else self.causality
 
     @property
     def leaking(self) -> bool:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from sympformer.attention.past import NoPast
+from sympformer.attention.past import NoPast, Past
 from sympformer.errors import InputError
 from sympformer.model.block import Block, loop, reset_parts
 from sympformer.model.cache import Cache, Recorder
 from sympformer.model.clock import Tempo, timetable
 from sympformer.model.config import ModelConfig
+from sympformer.model.ensembles import prefixes
 from sympformer.model.generation import Decoder, left_padding
 from sympformer.model.inputs import Inputs
 from sympformer.model.layers import LayerNorm, table
@@ -134,11 +135,11 @@ class LanguageModel(Decoder):
             past = Recorder(cache, limit=limit, keeps=keeps, owner=self._owner, rows=rows)
         else:
             past = NoPast(None if cache is None else cache.padding)
-        stream = self.inputs(tokens, past.part("inputs"))
-        for layer, tempo in enumerate(self._tempos(stream.t)):
-            block = self.blocks[layer % len(self.blocks)]
-            stream = block(stream, past=past.part(f"blocks.{layer}"), tempo=tempo)
-        hidden, head = self.norm(stream.x), table(self.inputs.usual.tokens)
+        if self.config.causality == "ensembles":
+            hidden = self._of_ensembles(tokens, past)
+        else:
+            hidden = self._hidden(tokens, past)
+        head = table(self.inputs.usual.tokens)
         hidden = hidden.to(product_dtype(hidden))
         if not torch.is_grad_enabled():
             head = head.detach()  # logits that are read later shall not ask for gradients either
@@ -154,6 +155,21 @@ class LanguageModel(Decoder):
                 hidden, head, None, lambda: self(tokens, cache=cache, use_cache=True).cache
             )
         return Output(hidden, head, None, made)
+
+    def _hidden(self, tokens: Tensor, past: Past) -> Tensor:
+        """The normalised position of every token behind the last layer, `(B, T, d)`."""
+        stream = self.inputs(tokens, past.part("inputs"))
+        for layer, tempo in enumerate(self._tempos(stream.t)):
+            block = self.blocks[layer % len(self.blocks)]
+            stream = block(stream, past=past.part(f"blocks.{layer}"), tempo=tempo)
+        return self.norm(stream.x)
+
+    def _of_ensembles(self, tokens: Tensor, past: Past) -> Tensor:
+        """As `_hidden`, each token as the last of an ensemble of its own; the past are ids."""
+        ids = past.part("ensembles").extend("ids", tokens.unsqueeze(-1)).squeeze(-1)
+        rows, padding = prefixes(ids, tokens.shape[1], past.padding)
+        last = self._hidden(rows, NoPast(padding))[:, -1]
+        return last.unflatten(0, tokens.shape)
 
     def _tempos(self, t: Tensor) -> list[Tempo | None]:
         """What depends on no token in each application of a block, from the time `t`."""
