@@ -7,7 +7,7 @@ import sympformer as sf
 from sympformer.attention import forms, naive, tiled
 from sympformer.attention.sweep import sweep
 
-SOFTMAX = [name for name in sf.presets() if not name.startswith("linear")]
+SOFTMAX = [n for n in sf.presets() if sf.ModelConfig.preset(n).attention == "softmax"]
 
 
 def random(*shape, seed=0, dtype=torch.float64):

@@ -17,6 +17,10 @@ def fresh():
     torch._dynamo.reset()
 
 
+# A table more changes no block.
+PRESETS = [name for name in sf.presets() if not name.endswith("-untied")]
+
+
 def step(model, tokens):
     """Loss and gradients; a graph may give zeros where nothing arrives."""
     model.zero_grad()
@@ -28,7 +32,7 @@ def step(model, tokens):
     ]
 
 
-@pytest.mark.parametrize("name", sf.presets())
+@pytest.mark.parametrize("name", PRESETS)
 def test_one_graph_without_recompilation(name, tiny):
     """A graph break (a host synchronisation would be one) and a second compilation are errors."""
     model = sf.build(tiny(name, block_size=70, n_layer=4))
@@ -84,7 +88,7 @@ def test_a_compiled_block_heeds_the_form(tiny):
             model(tokens)
 
 
-@pytest.mark.parametrize("name", sf.presets())
+@pytest.mark.parametrize("name", PRESETS)
 def test_one_graph_decodes_at_every_length(name, redrawn, monkeypatch):
     step = torch.compile(generation._step, backend="eager", dynamic=True, fullgraph=True)
     monkeypatch.setattr(generation, "_compiled_step", step)

@@ -128,7 +128,7 @@ _SYMP = {
 }
 
 _RULES: dict[str, tuple[str, dict[str, Any]]] = {
-    "linear-unit": (
+    "unit-linear": (
         "the honest linear baseline: unit keys, learned strengths, normed outputs, no solve",
         {"rule": "sum", "convolution": 0},
     ),
