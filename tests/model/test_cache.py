@@ -287,3 +287,12 @@ def test_padding_in_a_pass(preset, redrawn):
             model(new, cache=out.cache, attention_mask=wrong)
     with pytest.raises(InputError, match="0 on the left"):
         model(ids, attention_mask=mask.flip(1))
+
+
+def test_bytes_are_those_of_the_tokens_held(tiny):
+    """Keys and values of softmax attention grow with the text, a linear state does not."""
+    grown = [sf.build(tiny("gpt")).eval()(torch.zeros(1, n, dtype=torch.int64)) for n in (5, 20)]
+    assert [out.cache.nbytes for out in grown] == [2 * 2 * 16 * 4 * n for n in (5, 20)]
+    model = sf.build(tiny("linear-gpt")).eval()
+    constant = [model(torch.zeros(1, n, dtype=torch.int64)).cache.nbytes for n in (5, 20)]
+    assert constant[0] == constant[1] > 0

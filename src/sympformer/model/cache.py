@@ -66,6 +66,14 @@ class Cache:
     owner: object = None
     """Whose it is: no other model takes it. None for a fresh start."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds, without the room that is made for more: what a model remembers."""
+        return sum(
+            (entry.tokens(self.length) if isinstance(entry, Buffer) else entry).nbytes
+            for entry in self.entries.values()
+        )
+
     def select(self, rows: Tensor | Sequence[int]) -> Self:
         """The cache of these rows of the batch, in this order; a row may come more than once.
 
