@@ -1,7 +1,7 @@
 """Commands about many runs: compare presets, report on what is there."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -10,8 +10,17 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from sympformer import machine
-from sympformer.commands.data import prepare
-from sympformer.commands.options import COMPARED, Flat, Set, Size, overrides, sizes_in
+from sympformer.commands.data import prepare, vocabulary
+from sympformer.commands.options import (
+    COMPARED,
+    Flat,
+    Set,
+    Size,
+    default_sizes,
+    overrides,
+    sizes_in,
+    with_options,
+)
 from sympformer.errors import InputError
 from sympformer.signals import noticed
 from sympformer.train import DataConfig, Progress, TrainConfig
@@ -44,11 +53,13 @@ class Compare:
     variant: Variants = ()
     """Further entries: presets with options of their own, a learning_rate among them, e.g.
     --variant r2-look=symp-r2,lookahead=true fast-gpt=gpt,learning_rate=6e-3."""
+    task_set: Set = ()
+    """Options of the task, e.g. --task-set vocab_size=256 "train=[[32,4],[64,8]]"."""
     shard: str = "1/1"
     """I/N: train every N-th run only, from the I-th on, as a job array does; the report is made by
     the job that finds all runs finished."""
     file: tyro.conf.Suppress[Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
-    """What a file says of the model beside its size, and of variants; options are added to it."""
+    """What a file says of models beside their size, of variants and the task; options are added."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -63,9 +74,9 @@ class Compare:
             baseline=plan.baseline,
             config=path,
             size=size,
-            data=plan.data,
+            data=replace(plan.data, options={}),
             train=plan.train,
-            file={"model": others, "variant": plan.variant},
+            file={"model": others, "variant": plan.variant, "options": plan.data.options},
         )
 
     def plan(self) -> Any:
@@ -74,12 +85,14 @@ class Compare:
 
         if (self.train.seed, self.train.data_seed) != (0, 0):
             raise InputError("compare takes --seeds, which set the seed and the data seed of a run")
-        model = {**self.file.get("model", {}), **self.size.fields(), **overrides(self.set)}
+        data = with_options(self.data, self.file.get("options", {}), self.task_set)
+        sizes = {**default_sizes(data), **self.size.fields()}
+        model = {**self.file.get("model", {}), **sizes, **overrides(self.set)}
         entries = dict(map(_variant, self.variant))
         if len(entries) < len(self.variant):
             raise InputError("two variants have one name: give each its own")
         entries = {**self.file.get("variant", {}), **entries}
-        plan = Plan(self.presets, self.baseline, self.seeds, model, self.data, self.train, entries)
+        plan = Plan(self.presets, self.baseline, self.seeds, model, data, self.train, entries)
         return plan.scaled(self.scale)
 
     def run(self) -> int:
@@ -88,8 +101,8 @@ class Compare:
 
         plan, shard = self.plan(), _shard(self.shard)
         plan.runs(vocab_size=2)  # refuse what makes no sense before any data is prepared
-        corpus = prepare(self.data)
-        configs = plan.runs(corpus.tokenizer.vocab_size)
+        corpus = prepare(plan.data)
+        configs = plan.runs(vocabulary(corpus))
         machine.keep_freed_memory()
         with noticed() as stop:
             runs = compare(configs, corpus, self.out, Progress(Console(stderr=True)), shard, stop)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from sympformer.data import Corpus
 from sympformer.errors import InputError, Stopped
+from sympformer.tasks import Task
 from sympformer.train import Progress, RunConfig, train
 from sympformer.train.folder import RunFolder
 
 
 def compare(
     configs: Sequence[RunConfig],
-    corpus: Corpus,
+    data: Corpus | Task,
     folder: Path,
     progress: Progress | None = None,
     shard: tuple[int, int] = (1, 1),
@@ -36,14 +37,14 @@ def compare(
             raise InputError(
                 f"{run} holds a run with another configuration: choose another folder with --out"
             )
-        run.require(corpus)
+        run.require(data.digest)
     first, step = shard
     for config, run in list(zip(configs, runs, strict=True))[first - 1 :: step]:
         if run.finished:
             continue
         now = run.config() if run.exists else config
         try:
-            train(now, corpus, run.path, resume=run.exists, progress=progress, stop=stop)
+            train(now, data, run.path, resume=run.exists, progress=progress, stop=stop)
         except Stopped as stopped:
             line = f"{stopped}, and the same command with the whole comparison"
             raise Stopped(line, stopped.code) from None

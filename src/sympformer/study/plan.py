@@ -121,7 +121,10 @@ class Plan:
             raise InputError(f"variant {entry!r} has the name of a preset: choose another")
         if not entry or Path(entry).name != entry or entry.startswith("."):
             raise InputError(f"variant {entry!r} cannot be the name of a folder: choose another")
-        return ModelConfig.preset(preset, **{"vocab_size": vocab_size, **self.model, **own})
+        task = self.data.task and self.data.make_task()
+        sizes = {"block_size": task.longest} if task else {}
+        sizes["vocab_size"] = vocab_size
+        return ModelConfig.preset(preset, **{**sizes, **self.model, **own})
 
     def described(self, entry: str) -> str:
         """What an entry is beyond a preset of its name; empty if it is just that."""

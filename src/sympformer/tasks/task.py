@@ -74,7 +74,7 @@ class Task:
         check_fields(self)
         if not (self.training and self.testing):
             raise InputError(f"{self.name} needs a length to train and one to test at")
-        for setting in {*self.training, *self.testing}:
+        for setting in dict.fromkeys((*self.training, *self.testing)):
             self.check(setting)
 
     @property
@@ -104,6 +104,11 @@ class Task:
     def draw(self, random: np.random.Generator, size: int, setting: Setting) -> Batch:
         """Draw `size` sequences; every one has a target that counts."""
         raise NotImplementedError
+
+    @property
+    def trained(self) -> int:
+        """Tokens of the longest sequence in training."""
+        return max(setting.length for setting in self.training)
 
     @property
     def longest(self) -> int:
@@ -157,7 +162,7 @@ class Task:
 
     def _batches(self, kind: int, setting: Setting, sequences: int, size: int) -> Iterator[Batch]:
         """`size` sequences of the longest length of training at a time, or as many tokens."""
-        tokens = size * max(setting.length for setting in self.training)
+        tokens = size * self.trained
         size = max(1, tokens // setting.length)
         for number, start in enumerate(range(0, sequences, size)):
             random = _generator(0, kind, *setting, number)

@@ -1,4 +1,4 @@
-"""The loss on fixed validation blocks, and the least loss that was possible there."""
+"""What a model reaches on fixed sequences, and the best that was possible there."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,15 +6,26 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sympformer.model import CustomModel, LanguageModel
+from sympformer.tasks import IGNORED, Batch
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss over the target tokens, and the entropy floor of the same tokens, both in nats."""
+    """Means over the target tokens that count."""
 
     loss: float
+    """Nats per token."""
     floor: float | None
+    """The entropy floor of the same tokens, nats per token; None if unknown."""
     tokens: int
+    """How many there are."""
+    accuracy: float | None = None
+    """Of a task: the share whose most likely token is the target."""
+    ceiling: float | None = None
+    """Of a task: the greatest accuracy that can be expected on the same sequences."""
 
 
 @torch.no_grad()
@@ -38,3 +49,41 @@ def evaluate(
         if floor is not None:
             least += float(floor[positions].sum(dtype=np.float64))
     return Evaluation(total / tokens, least / tokens if floor is not None else None, tokens)
+
+
+@torch.no_grad()
+def evaluate_task(model: LanguageModel | CustomModel, batches: Iterable[Batch]) -> Evaluation:
+    """Evaluate predictions at the targets that count in sequences of a task."""
+    model.eval()
+    device = next(model.parameters()).device
+    loss = floor = right = ceiling = 0.0
+    tokens = 0
+    for batch in batches:
+        inputs, targets = (torch.from_numpy(a).to(device) for a in (batch.tokens, batch.targets))
+        counted = targets != IGNORED
+        logits = _logits(model, inputs, counted).float()
+        answers, here = targets[counted], batch.targets != IGNORED
+        loss += F.cross_entropy(logits, answers, reduction="sum").item()
+        right += (logits.argmax(-1) == answers).sum().item()
+        floor += float(batch.floor[here].sum())
+        ceiling += float(batch.ceiling[here].sum())
+        tokens += len(answers)
+    return Evaluation(loss / tokens, floor / tokens, tokens, right / tokens, ceiling / tokens)
+
+
+def _logits(model: LanguageModel | CustomModel, inputs: Tensor, chosen: Tensor) -> Tensor:
+    """Of the positions that are chosen, `(N, V)`."""
+    if isinstance(model, LanguageModel):
+        return model(inputs, use_cache=False).logits_at(chosen)
+    return model(inputs).logits[chosen]
+
+
+@torch.no_grad()
+def state_bytes(model: LanguageModel | CustomModel, length: int) -> int | None:
+    """Bytes that a model's cache holds of one sequence of `length` tokens; None without a cache."""
+    if not isinstance(model, LanguageModel):
+        return None
+    tokens = torch.zeros(1, length, dtype=torch.int64, device=next(model.parameters()).device)
+    cache = model.eval()(tokens, use_cache=True).cache
+    assert cache is not None
+    return cache.nbytes
