@@ -43,6 +43,7 @@ from sympformer.typed import read_toml
 CONFIG, METRICS, SUMMARY, LOCK = "config.toml", "metrics.jsonl", "summary.json", "lock"
 STATE, BEST, MODEL = "state.safetensors", "best.safetensors", "model.safetensors"
 ENVIRONMENT, OLD_STATE = "environment.json", "checkpoint.pt"
+GIVEN_UP = "diverged.txt"
 
 _PLACES = "text", "valid_text"
 """Of the data, where it lies: that may change, for its digest is known."""
@@ -76,6 +77,7 @@ class RunFolder:
     | `state.safetensors`, all that resuming needs; `model.safetensors`, the weights | at evaluations |
     | `best.safetensors`, the state with the least validation loss | at evaluations |
     | `summary.json` | when the run is complete |
+    | `diverged.txt` | when a comparison gives the run up, for it has others at other rates |
     """  # noqa: E501
 
     def __init__(self, path: Path):
@@ -94,6 +96,16 @@ class RunFolder:
     def finished(self) -> bool:
         """Whether it is complete."""
         return (self.path / SUMMARY).is_file()
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it diverged, and nobody shall go on with it as it is."""
+        return (self.path / GIVEN_UP).is_file()
+
+    def give_up(self, why: str) -> None:
+        """Let nobody go on with a run that diverged, until it is resumed with other options."""
+        with atomic(self.path / GIVEN_UP) as partial:
+            partial.write_text(why + "\n", encoding="utf-8")
 
     @property
     def goes_on(self) -> str:
@@ -167,12 +179,13 @@ class RunFolder:
         return summary
 
     def go_on(self) -> None:
-        """A finished run is finished no more."""
+        """A finished run is finished no more, one that was given up is not."""
         try:
-            (self.path / SUMMARY).unlink(missing_ok=True)
+            for name in (SUMMARY, GIVEN_UP):
+                (self.path / name).unlink(missing_ok=True)
             sync_folder(self.path)
         except OSError as error:
-            raise InputError(f"cannot delete {self.path / SUMMARY}: {reason(error)}") from None
+            raise InputError(f"cannot delete files of {self}: {reason(error)}") from None
 
     def record(self, row: dict[str, Any]) -> None:
         """Append a line to the metrics.

@@ -86,7 +86,7 @@ def train(
             try:
                 _advance(run, progress, stop or (lambda: 0))
             except DivergenceError as error:
-                raise InputError(f"{error}; {_after_divergence(run)}") from None
+                raise DivergenceError(f"{error}; {_after_divergence(run)}") from None
             finally:
                 progress.end()
             return run.summarise()
