@@ -43,7 +43,9 @@ class Compare:
     """Folder of the runs and the report; finished runs in it are kept, unfinished ones resumed."""
     config: Path | None = None
     """TOML file that gives the defaults of all other options; configs/ holds examples. Of a suite
-    of tasks, --task NAME runs only that; what the file says of a task goes before options."""
+    of tasks, what it says of one of them goes before options."""
+    only: tuple[str, ...] = ()
+    """Of a suite, these tasks only."""
     scale: float = 1.0
     """Share of the training tokens, to try a large comparison on a small machine."""
     set: Set = ()
@@ -95,11 +97,10 @@ class Compare:
         if (self.train.seed, self.train.data_seed) != (0, 0):
             raise InputError("compare takes --seeds, which set the seed and the data seed of a run")
         tasks = self.file.get("task", {})
-        if tasks and self.data.task is not None:  # one of the suite's
-            lookup(tasks, self.data.task, "task of this suite")
-            tasks = {self.data.task: tasks[self.data.task]}
-        own = DataConfig() if tasks else self.data
-        data = with_options(own, self.file.get("options", {}), self.task_set)
+        if self.only and not tasks:
+            raise InputError("--only is for a suite, a file with tables of tasks")
+        tasks = {name: lookup(tasks, name, "task of this suite") for name in self.only or tasks}
+        data = with_options(self.data, self.file.get("options", {}), self.task_set)
         # A suite's plans have a block size each, if none is given for all.
         sizes = {**({} if tasks else default_sizes(data)), **self.size.fields()}
         model = {**self.file.get("model", {}), **sizes, **overrides(self.set)}

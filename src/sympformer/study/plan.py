@@ -71,7 +71,9 @@ class Plan:
                         "entry alike: leave one of the two out"
                     )
         if self.task and (self.data.task or self.data.text):
-            raise InputError("a suite of tasks has no other data: leave the table data out")
+            raise InputError(
+                "a suite of tasks has no other data: leave out the table data, --task and --text"
+            )
         self.suite()
 
     def suite(self) -> dict[str, Self]:

@@ -94,7 +94,7 @@ def _count(n: int) -> str:
 def caption(results: Sequence[RunResult]) -> str:
     """Data, steps, seeds, machine, commit, command; alternatives where the runs differ."""
     facts = (
-        _distinct(result.corpus for result in results),
+        _distinct(code(r.corpus) if r.tests else r.corpus for r in results),
         _distinct(map(_training, results)),
         _seeds(sorted({result.seed for result in results})),
         _distinct(result.machine for result in results),
