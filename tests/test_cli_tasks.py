@@ -1,10 +1,13 @@
 """The command line on tasks: train, eval, data, compare with a grid of rates, and suites."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from sympformer.cli import main
+from sympformer.tasks import TASKS
 from sympformer.train.engine import DivergenceError
 
 SIZE = ["--n-layer", "1", "--n-head", "2", "--n-embd", "16", "--batch-size", "4"]
@@ -93,6 +96,20 @@ def test_data_shows_a_task(capsys):
     rows = shown[shown.rindex("}") + 1 :].split("\n")[1:3]
     assert [len(row.split()) for row in rows] == [12, 12]
     assert rows[1].split().count(".") == 10
+
+
+def test_a_task_of_one_s_own(tmp_path, capsys, monkeypatch):
+    """The one of the page: trained, evaluated, recorded with its file."""
+    monkeypatch.setattr("sympformer.tasks.table.TASKS", dict(TASKS))
+    page = (Path(__file__).parents[1] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    file, out = tmp_path / "largest.py", tmp_path / "o"
+    file.write_text(code, encoding="utf-8")
+    options = ["--import", file, "--task", "largest", "--task-set", "numbers=5"]
+    assert run("train", "gpt", *options, *FAST, "--out", out) == 0
+    assert "64: accuracy" in capsys.readouterr().out
+    assert str(file) in (out / "config.toml").read_text()
+    assert run("eval", out) == 0
 
 
 def test_compare_takes_the_best_of_a_grid(tmp_path, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -56,7 +57,10 @@ def test_an_update_is_the_mean_over_the_targets_that_count(task, config):
     assert engine.tokens == sum(map(len, losses)) < 3 * 4 * 16
 
 
-def test_evaluation_against_a_loop_over_positions(task, config):
+@pytest.mark.parametrize("rows", [1, 3, 1000])
+def test_evaluation_against_a_loop_over_positions(task, config, rows, monkeypatch):
+    """However many logits are made at a time."""
+    monkeypatch.setattr(import_module("sympformer.train.evaluate"), "LOGITS", rows * 20)
     model = sf.build(config.model).eval()
     batches = list(task.validation_batches(10, 4))
     found = evaluate_task(model, batches)

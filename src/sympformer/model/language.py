@@ -48,8 +48,8 @@ class Output:
         """Of the token after the last, `(B, V)`: all that decoding needs."""
         return self._predict(self.hidden[:, -1])
 
-    def logits_at(self, chosen: Tensor) -> Tensor:
-        """Of the positions that are chosen, bool `(B, T)`, in order: `(N, V)`."""
+    def logits_at(self, chosen: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        """Of the positions that are chosen, bool `(B, T)` or indices `(N), (N)`: `(N, V)`."""
         return self._predict(self.hidden[chosen])
 
     @property

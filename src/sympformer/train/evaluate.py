@@ -1,6 +1,6 @@
 """What a model reaches on fixed sequences, and the best that was possible there."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,9 @@ from torch.nn import functional as F
 
 from sympformer.model import CustomModel, LanguageModel
 from sympformer.tasks import IGNORED, Batch
+
+LOGITS = 1 << 23
+"""Logits of a task's answers that are made at a time: 32 MB in float32."""
 
 
 @dataclass(frozen=True)
@@ -59,23 +62,34 @@ def evaluate_task(model: LanguageModel | CustomModel, batches: Iterable[Batch]) 
     loss = floor = right = ceiling = 0.0
     tokens = 0
     for batch in batches:
-        inputs, targets = (torch.from_numpy(a).to(device) for a in (batch.tokens, batch.targets))
-        counted = targets != IGNORED
-        logits = _logits(model, inputs, counted).float()
-        answers, here = targets[counted], batch.targets != IGNORED
-        loss += F.cross_entropy(logits, answers, reduction="sum").item()
-        right += (logits.argmax(-1) == answers).sum().item()
+        here = batch.targets != IGNORED
+        answers = torch.from_numpy(batch.targets[here]).to(device)
+        logits = _logits(model, torch.from_numpy(batch.tokens).to(device), here)
+        for some, expected in zip(logits, answers.split(_rows(model)), strict=True):
+            loss += F.cross_entropy(some.float(), expected, reduction="sum").item()
+            right += (some.argmax(-1) == expected).sum().item()
         floor += float(batch.floor[here].sum())
         ceiling += float(batch.ceiling[here].sum())
         tokens += len(answers)
     return Evaluation(loss / tokens, floor / tokens, tokens, right / tokens, ceiling / tokens)
 
 
-def _logits(model: LanguageModel | CustomModel, inputs: Tensor, chosen: Tensor) -> Tensor:
-    """Of the positions that are chosen, `(N, V)`."""
+def _logits(
+    model: LanguageModel | CustomModel, tokens: Tensor, chosen: np.ndarray
+) -> Iterator[Tensor]:
+    """Of the positions that are chosen, `(N, V)`, some rows at a time."""
+    rows, places = torch.from_numpy(np.stack(chosen.nonzero())).to(tokens.device)
+    parts = zip(rows.split(_rows(model)), places.split(_rows(model)), strict=True)
     if isinstance(model, LanguageModel):
-        return model(inputs, use_cache=False).logits_at(chosen)
-    return model(inputs).logits[chosen]
+        out = model(tokens, use_cache=False)
+        return (out.logits_at(part) for part in parts)
+    logits = model(tokens).logits
+    return (logits[part] for part in parts)
+
+
+def _rows(model: LanguageModel | CustomModel) -> int:
+    """How many rows of logits are made at a time."""
+    return max(1, LOGITS // model.config.vocab_size)
 
 
 @torch.no_grad()
