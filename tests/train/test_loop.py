@@ -171,6 +171,7 @@ def test_an_evaluation_of_a_diverged_run_replaces_nothing(
     lower = replace(config, train=replace(config.train, learning_rate=0.0015))
     summary = train(lower, corpus, tmp_path, resume=True)
     assert summary["changes"] == [{"from_step": 3, "learning_rate": 0.0015}]
+    assert summary["learning_rate"] == 0.003  # a comparison knows it by what it began with
     assert [row["step"] for row in metrics(tmp_path) if row["event"] == "eval"] == [3, 6]
 
 

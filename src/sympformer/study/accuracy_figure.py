@@ -43,7 +43,7 @@ def draw_accuracy(results: Sequence[RunResult], baseline: str) -> "Figure":
         left.set_ylabel("accuracy")
         left.set_ylim(-0.03, 1.03)
         _over_state(right, found, looks, tests[-1].ceiling)
-        right.set_xlabel(f"bytes of the state after a sequence of {tests[-1].setting}")
+        right.set_xlabel(f"KiB of the state after a sequence of {tests[-1].setting}")
         _legend(figure, left)
     return figure
 
@@ -69,7 +69,7 @@ def draw_suite(suite: Mapping[str, Sequence[RunResult]], baseline: str) -> "Figu
             axes.set_title(mathless(f"{name}, {last.setting}"))
         for axes in list(panels)[len(found) :]:
             axes.set_axis_off()
-        figure.supxlabel("bytes of the state")
+        figure.supxlabel("KiB of the state")
         figure.supylabel("accuracy")
         _legend(figure, *list(figure.axes)[: len(found)])
     return figure
@@ -95,7 +95,9 @@ def _over_state(axes: "Axes", found: Sequence[Answers], looks: Looks, ceiling: f
             half = a.hardest.half_width or 0.0
             axes.errorbar([size], [a.hardest.mean], [half], capsize=2, **look)
     axes.axhline(ceiling, color=FLOOR_COLOUR, linestyle="--", linewidth=1.2, label=OPTIMUM)
-    axes.set_xscale("log")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda size, _: f"{size / 1024:g}")
+    axes.margins(x=0.1)
     axes.set_ylim(-0.03, 1.03)
 
 

@@ -135,6 +135,7 @@ class Run:
         self.evaluated_step = 0
         self.saved_step = 0
         self.changes: list[dict[str, Any]] = []
+        self.began_at = config.train.learning_rate  # what a comparison asked for
         self.forms = self._forms()
         if config.train.compile:
             require_compiler(device.type)
@@ -152,6 +153,7 @@ class Run:
             InputError: the state is damaged or of other data, or the config cannot go on from it.
         """
         changes = self.folder.config().changes_to(self.config)
+        self.began_at = self.folder.began_as().train.learning_rate
         state = self.folder.state(mend=self.engine.records)
         if state is None:
             if self.engine.records:
@@ -272,7 +274,7 @@ class Run:
             "accuracy": self.evaluation.accuracy,
             "ceiling": self.evaluation.ceiling,
             "tests": self._tests(),
-            "learning_rate": self.config.train.learning_rate,
+            "learning_rate": self.began_at,
             "seconds": engine.seconds,
             "tokens_per_second": engine.tokens / engine.seconds,
             "causality": self.config.model.causality,
