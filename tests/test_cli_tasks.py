@@ -135,6 +135,10 @@ def test_compare_takes_the_best_of_a_grid(tmp_path, capsys, monkeypatch):
     assert "optimum" in capsys.readouterr().out
     monkeypatch.setattr(Run, "update", None)  # there is nothing left to train
     assert run("compare", *options, *rates) == 0
+    monkeypatch.setattr(Run, "update", update)
+    lost = out / "gpt-lr0.5-s1"
+    assert run("train", "--resume", lost, "--learning-rate", "0.01") == 0
+    assert not (lost / "diverged.txt").exists()
     capsys.readouterr()
     assert run("report", out) == 0
     assert "20x4" in capsys.readouterr().out

@@ -84,8 +84,8 @@ class RunResult:
     changes: tuple[str, ...] = ()
     """What was changed on resuming, and from which step."""
     learning_rate: float | None = None
-    """The peak that it began with; `rates` are all that were tried, of which this is the best, and `diverged` those at
-    which a run diverged."""
+    """The peak that it began with; `rates` are all that were tried, of which this is the best, and
+    `diverged` those at which a run diverged."""
     rates: tuple[float, ...] = ()
     diverged: tuple[float, ...] = ()
     tests: tuple[TestResult, ...] = ()
