@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sympformer import attention, data, dynamics, lab, model, study, train
+    from sympformer import attention, data, dynamics, lab, model, study, tasks, train
     from sympformer.causality import audit
     from sympformer.dynamics import register_scheme
     from sympformer.errors import InputError
@@ -45,6 +45,7 @@ __all__ = [
     "register_preset",
     "register_scheme",
     "study",
+    "tasks",
     "train",
 ]
 
@@ -64,7 +65,7 @@ _HOMES = {
     "register_preset": "model",
     "register_scheme": "dynamics",
 }
-_ROOMS = {"attention", "causality", "data", "dynamics", "lab", "model", "study", "train"}
+_ROOMS = {"attention", "causality", "data", "dynamics", "lab", "model", "study", "tasks", "train"}
 
 
 def __getattr__(name: str) -> Any:

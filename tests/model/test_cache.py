@@ -311,3 +311,12 @@ def test_only_whole_numbers_select_rows(rows, tiny):
     cache = sf.build(tiny("gpt"))(torch.zeros(2, 4, dtype=torch.long), use_cache=True).cache
     with pytest.raises(InputError, match="rows must be whole numbers"):
         cache.select(rows)
+
+
+def test_bytes_are_those_of_the_tokens_held(tiny):
+    """Keys and values of softmax attention grow with the text, a linear state does not."""
+    grown = [sf.build(tiny("gpt")).eval()(torch.zeros(1, n, dtype=torch.int64)) for n in (5, 20)]
+    assert [out.cache.nbytes for out in grown] == [2 * 2 * 16 * 4 * n for n in (5, 20)]
+    model = sf.build(tiny("linear-gpt")).eval()
+    constant = [model(torch.zeros(1, n, dtype=torch.int64)).cache.nbytes for n in (5, 20)]
+    assert constant[0] == constant[1] > 0

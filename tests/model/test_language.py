@@ -199,3 +199,30 @@ def test_targets_of_another_shape_are_refused(shape, tiny):
 def test_no_tokens_are_refused(shape, tiny):
     with pytest.raises(InputError, match="each at least 1"):
         sf.build(tiny("gpt"))(torch.zeros(shape, dtype=torch.long))
+
+
+def test_without_positions_the_order_of_the_past_is_unknown_to_one_layer(tiny):
+    model = sf.build(tiny("gpt", positions="none", n_layer=1)).eval()
+    tokens = torch.randint(37, (2, 10))
+    other = torch.cat([tokens[:, :-1].flip(1), tokens[:, -1:]], 1)
+    last = [model(t).last_logits for t in (tokens, other)]
+    torch.testing.assert_close(last[0], last[1])
+    placed = sf.build(tiny("gpt", n_layer=1)).eval()
+    assert not torch.allclose(placed(tokens).last_logits, placed(other).last_logits)
+
+
+def test_a_view_without_positions_takes_any_length(tiny):
+    model = sf.build(tiny("symp-r2", positions="none")).eval()
+    tokens = torch.randint(37, (1, 30))
+    longer = model.with_block_size(40)
+    torch.testing.assert_close(longer(tokens).logits[:, :24], model(tokens[:, :24]).logits)
+    with pytest.raises(sf.InputError, match="do not fit"):
+        model(tokens)
+    with pytest.raises(sf.InputError, match="learned positions for 24 tokens, not for 40"):
+        sf.build(tiny("gpt")).with_block_size(40)
+
+
+def test_logits_of_chosen_positions(tiny):
+    out = sf.build(tiny("gpt")).eval()(torch.randint(37, (2, 10)))
+    chosen = torch.rand(2, 10) < 0.4
+    torch.testing.assert_close(out.logits_at(chosen), out.logits[chosen])

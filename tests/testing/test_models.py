@@ -26,6 +26,14 @@ def test_our_models(name, tiny):
     check_model(lambda: sf.build(tiny(name)))
 
 
+@pytest.mark.parametrize("name", ["gpt-untied", "symp-r2", "symp-ab2", "linear-symp-exp-euler"])
+def test_models_of_attention_alone(name, tiny):
+    """Neither perceptrons nor positions."""
+    model = sf.build(tiny(name, mlp="none", positions="none"))
+    assert not [n for n, _ in model.named_parameters() if "mlp" in n or "positions" in n]
+    check_model(model)
+
+
 def test_the_random_state_and_the_model_stay_as_they_are(tiny):
     model = sf.build(tiny("gpt")).train()
     before, state = {n: p.clone() for n, p in model.state_dict().items()}, torch.get_rng_state()

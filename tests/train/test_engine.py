@@ -36,7 +36,7 @@ def test_an_engine_goes_on_from_a_state(make):
     engine, other = make(), make()
     engine.update()
     state = copy.deepcopy(engine.state_dict())
-    assert set(state) == {"model", "optimizer", "loader", "step", "seconds"}
+    assert set(state) == {"model", "optimizer", "loader", "step", "tokens", "seconds"}
     other.load_state_dict({**state, "corpus": "of somebody else"})
     assert (other.step, other.seconds, other.tokens) == (1, engine.seconds, 4 * 24)
     rows = [e.update() for e in (engine, other)]

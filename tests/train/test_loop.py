@@ -11,7 +11,7 @@ import torch
 from sympformer import InputError, machine
 from sympformer.data import load_tokenizer
 from sympformer.errors import Stopped
-from sympformer.train import RunConfig, load_model, loop, train
+from sympformer.train import RunConfig, examples, load_model, loop, train
 from sympformer.train.engine import DivergenceError
 from sympformer.train.folder import RunFolder
 from sympformer.train.loop import Run
@@ -154,14 +154,14 @@ def test_an_evaluation_of_a_diverged_run_replaces_nothing(
     corpus, config, tmp_path, monkeypatch, loss
 ):
     """Not finite, or far above the best: the state before it stays, and can be gone on from."""
-    whole = loop.evaluate
+    whole = examples.evaluate
     found = iter([False, True])
 
     def evaluate(*given):
         real = whole(*given)
         return replace(real, loss=loss) if next(found, False) else real
 
-    monkeypatch.setattr(loop, "evaluate", evaluate)
+    monkeypatch.setattr(examples, "evaluate", evaluate)
     says = (
         r"step 6: the validation loss is .*, the best so far 5\.\d+; go on from step 3, .*0\.0015`"
     )
@@ -171,14 +171,15 @@ def test_an_evaluation_of_a_diverged_run_replaces_nothing(
     lower = replace(config, train=replace(config.train, learning_rate=0.0015))
     summary = train(lower, corpus, tmp_path, resume=True)
     assert summary["changes"] == [{"from_step": 3, "learning_rate": 0.0015}]
+    assert summary["learning_rate"] == 0.003  # a comparison knows it by what it began with
     assert [row["step"] for row in metrics(tmp_path) if row["event"] == "eval"] == [3, 6]
 
 
 def test_a_first_evaluation_far_above_a_guess_is_of_a_diverged_run(
     corpus, config, tmp_path, monkeypatch
 ):
-    whole = loop.evaluate
-    monkeypatch.setattr(loop, "evaluate", lambda *given: replace(whole(*given), loss=19.0))
+    whole = examples.evaluate
+    monkeypatch.setattr(examples, "evaluate", lambda *given: replace(whole(*given), loss=19.0))
     with pytest.raises(InputError, match=r"twice that of a guess 5\.\d+; go on from the start"):
         train(config, corpus, tmp_path)
     assert RunFolder(tmp_path).state() is None

@@ -1,34 +1,47 @@
 """The command about data, and the corpus that other commands read."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated
 
-from sympformer.commands.options import Flat
+from sympformer.commands.options import Flat, Set, with_options
 from sympformer.data import Corpus, fables, from_text, preview, summary
+from sympformer.tasks import IGNORED, Task
 from sympformer.train import DataConfig
 
 
 @dataclass(frozen=True)
 class Data:
-    """Prepare a corpus and show what is in it."""
+    """Prepare a corpus or a task and show what is in it."""
 
     data: Annotated[DataConfig, Flat] = field(default_factory=DataConfig)
+    task_set: Set = ()
+    """Options of the task, e.g. --task-set vocab_size=256 "train=[[32,4],[64,8]]"."""
 
     def run(self) -> int:
         """Prepare."""
-        corpus = prepare(self.data)
+        corpus = prepare(with_options(self.data, {}, self.task_set))
+        if isinstance(corpus, Task):
+            print(_described(corpus))
+            return 0
         print(json.dumps(summary(corpus), indent=2))
         print(preview(corpus))
         return 0
 
 
-def prepare(data: DataConfig) -> Corpus:
-    """The corpus that the options ask for.
+def vocabulary(data: Corpus | Task) -> int:
+    """Number of token ids."""
+    return data.vocabulary if isinstance(data, Task) else data.tokenizer.vocab_size
+
+
+def prepare(data: DataConfig) -> Corpus | Task:
+    """The corpus or the task that the options ask for.
 
     Raises:
         InputError: a text that cannot be read or used.
     """
+    if data.task is not None:
+        return data.make_task()
     if data.text is None:
         return fables(train_tokens=data.train_tokens, valid_tokens=data.valid_tokens)
     return from_text(
@@ -38,3 +51,21 @@ def prepare(data: DataConfig) -> Corpus:
         separator=data.separator,
         valid_fraction=data.valid_fraction,
     )
+
+
+def _described(task: Task) -> str:
+    """A task in JSON, and a sequence of its training: tokens, and answers beneath them."""
+    about = {
+        "task": task.name,
+        "options": asdict(task),
+        "digest": task.digest,
+        "vocab_size": task.vocabulary,
+        "training": [str(setting) for setting in task.training],
+        "tests": [str(setting) for setting in task.testing],
+    }
+    batch = task.training_batch(seed=0, number=0, size=1)
+    rows = [list(map(str, batch.tokens[0]))]
+    rows += [["." if t == IGNORED else str(t) for t in batch.targets[0]]]
+    width = max(map(len, rows[0] + rows[1]))
+    lines = [" ".join(cell.rjust(width) for cell in row) for row in rows]
+    return "\n".join([json.dumps(about, indent=2), *lines])

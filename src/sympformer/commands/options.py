@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,8 @@ from sympformer.typed import check, check_fields, from_table, read_toml
 
 COMPARED = ("gpt", "gpt-untied", "yurii", "symp-h0", "symp-r2", "symp-exp-euler")
 """The presets that are compared unless others are given."""
+BLOCK_SIZE = 128
+"""Context of a text, in tokens, unless another is given."""
 Flat = arg(name="")
 """For options that stand beside the command's own, without a name before theirs."""
 Set = Annotated[tuple[str, ...], arg(metavar="[OPTION=VALUE ...]")]
@@ -36,10 +38,10 @@ class Size:
     """Attention heads."""
     n_embd: int = 64
     """Model dimension."""
-    block_size: int = 128
-    """Context, in tokens."""
+    block_size: int | None = None
+    """Context, in tokens; 128, or what the task needs, if not given."""
     vocab_size: int | None = None
-    """Token ids; as many as the tokenizer has if not given."""
+    """Token ids; as many as the tokenizer or the task has if not given."""
 
     def __post_init__(self):
         check_fields(self)
@@ -47,6 +49,20 @@ class Size:
     def fields(self) -> dict[str, int]:
         """The sizes that are given."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def default_sizes(data: DataConfig) -> dict[str, int]:
+    """What a model's sizes are where none is given."""
+    return {"block_size": BLOCK_SIZE if data.task is None else data.make_task().longest}
+
+
+def with_options(data: DataConfig, own: Mapping[str, Any], given: tuple[str, ...]) -> DataConfig:
+    """The data with options of its task: its `own`, as a file says, and those of `--task-set`.
+
+    Raises:
+        InputError: the task refuses them, or there is no task.
+    """
+    return replace(data, options={**own, **overrides(given, "--task-set")})
 
 
 def sizes_in(model: Mapping[str, Any]) -> tuple[Size, dict[str, Any]]:
@@ -94,6 +110,7 @@ def defaults(path: Path) -> dict[str, Any]:
     check("model", model, dict[str, Any])
     import_again(imports, str(path))
     size, _ = sizes_in(model)
+    data = from_table(DataConfig, "data", tables.get("data", {}))
     preset = tables.get("preset", "symp-r2")
     check("preset", preset, str)
     asked = ModelConfig.preset(preset, **model).to_dict()
@@ -106,6 +123,7 @@ def defaults(path: Path) -> dict[str, Any]:
             if name not in size.fields() and (name not in plain or plain[name] != value)
         },
         "size": size,
-        "data": from_table(DataConfig, "data", tables.get("data", {})),
+        "data": replace(data, options={}),
+        "options": data.options,
         "train": from_table(TrainConfig, "train", tables.get("train", {})),
     }

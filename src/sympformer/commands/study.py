@@ -1,7 +1,7 @@
 """Commands about many runs: compare presets, report on what is there."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -10,9 +10,18 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from sympformer import machine
-from sympformer.commands.data import prepare
-from sympformer.commands.options import COMPARED, Flat, Set, Size, overrides, sizes_in
-from sympformer.errors import InputError
+from sympformer.commands.data import prepare, vocabulary
+from sympformer.commands.options import (
+    COMPARED,
+    Flat,
+    Set,
+    Size,
+    default_sizes,
+    overrides,
+    sizes_in,
+    with_options,
+)
+from sympformer.errors import InputError, lookup
 from sympformer.signals import noticed
 from sympformer.train import DataConfig, Progress, TrainConfig
 from sympformer.train.folder import RunFolder
@@ -33,7 +42,10 @@ class Compare:
     out: Path = Path("runs/compare")
     """Folder of the runs and the report; finished runs in it are kept, unfinished ones resumed."""
     config: Path | None = None
-    """TOML file that gives the defaults of all other options; configs/ holds examples."""
+    """TOML file that gives the defaults of all other options; configs/ holds examples. Of a suite
+    of tasks, what it says of one of them goes before options."""
+    only: tuple[str, ...] = ()
+    """Of a suite, these tasks only."""
     scale: float = 1.0
     """Share of the training tokens, to try a large comparison on a small machine."""
     set: Set = ()
@@ -44,11 +56,15 @@ class Compare:
     variant: Variants = ()
     """Further entries: presets with options of their own, a learning_rate among them, e.g.
     --variant r2-look=symp-r2,lookahead=true fast-gpt=gpt,learning_rate=6e-3."""
+    task_set: Set = ()
+    """Options of the task, e.g. --task-set vocab_size=256 "train=[[32,4],[64,8]]"."""
+    learning_rates: tuple[float, ...] = ()
+    """Train every entry at each of these peak rates; the best by validation loss counts."""
     shard: str = "1/1"
     """I/N: train every N-th run only, from the I-th on, as a job array does; the report is made by
     the job that finds all runs finished."""
     file: tyro.conf.Suppress[Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
-    """What a file says of the model beside its size, and of variants; options are added to it."""
+    """What a file says of models beside their size, of variants and the task; options are added."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -59,13 +75,19 @@ class Compare:
         size, others = sizes_in(plan.model)
         return cls(
             presets=plan.presets,
+            learning_rates=plan.learning_rates,
             seeds=plan.seeds,
             baseline=plan.baseline,
             config=path,
             size=size,
-            data=plan.data,
+            data=replace(plan.data, options={}),
             train=plan.train,
-            file={"model": others, "variant": plan.variant},
+            file={
+                "model": others,
+                "variant": plan.variant,
+                "options": plan.data.options,
+                "task": plan.task,
+            },
         )
 
     def plan(self) -> Any:
@@ -74,29 +96,67 @@ class Compare:
 
         if (self.train.seed, self.train.data_seed) != (0, 0):
             raise InputError("compare takes --seeds, which set the seed and the data seed of a run")
-        model = {**self.file.get("model", {}), **self.size.fields(), **overrides(self.set)}
+        tasks = self.file.get("task", {})
+        if self.only and not tasks:
+            raise InputError("--only is for a suite, a file with tables of tasks")
+        tasks = {name: lookup(tasks, name, "task of this suite") for name in self.only or tasks}
+        data = with_options(self.data, self.file.get("options", {}), self.task_set)
+        # A suite's plans have a block size each, if none is given for all.
+        sizes = {**({} if tasks else default_sizes(data)), **self.size.fields()}
+        model = {**self.file.get("model", {}), **sizes, **overrides(self.set)}
         entries = dict(map(_variant, self.variant))
         if len(entries) < len(self.variant):
             raise InputError("two variants have one name: give each its own")
         entries = {**self.file.get("variant", {}), **entries}
-        plan = Plan(self.presets, self.baseline, self.seeds, model, self.data, self.train, entries)
-        return plan.scaled(self.scale)
+        return Plan(
+            self.presets,
+            self.baseline,
+            self.seeds,
+            model,
+            data,
+            self.train,
+            entries,
+            self.learning_rates,
+            tasks,
+        )
 
     def run(self) -> int:
         """Compare."""
+        from sympformer.study import print_suite, write_suite_report
+
+        whole = self.plan()
+        suite = {name: plan.scaled(self.scale) for name, plan in whole.suite().items()}
+        if not suite:
+            results = self._compared(whole.scaled(self.scale), self.out)
+            return 0 if results is None else _report(results, self.out, self.baseline)
+        for plan in suite.values():
+            plan.runs(vocab_size=2)  # refuse what makes no sense before anything is trained
+        found = {name: self._compared(plan, self.out / name) for name, plan in suite.items()}
+        done = {name: results for name, results in found.items() if results is not None}
+        for name, results in done.items():
+            _report(results, self.out / name, self.baseline)
+        if len(done) == len(found):
+            paths = write_suite_report(done, self.out, self.baseline)
+            print_suite(done, self.baseline)
+            print("written: " + ", ".join(map(str, paths)))
+        return 0
+
+    def _compared(self, plan: Any, folder: Path) -> list[Any] | None:
+        """Train the runs of a plan; what was found if all are finished, else None."""
         from sympformer.study import compare, load_results
 
-        plan, shard = self.plan(), _shard(self.shard)
+        shard = _shard(self.shard)
         plan.runs(vocab_size=2)  # refuse what makes no sense before any data is prepared
-        corpus = prepare(self.data)
-        configs = plan.runs(corpus.tokenizer.vocab_size)
+        corpus = prepare(plan.data)
+        configs = plan.runs(vocabulary(corpus))
         machine.keep_freed_memory()
         with noticed() as stop:
-            runs = compare(configs, corpus, self.out, Progress(Console(stderr=True)), shard, stop)
-        if left := sum(not RunFolder(run).finished for run in runs):
+            runs = compare(configs, corpus, folder, Progress(Console(stderr=True)), shard, stop)
+        folders = map(RunFolder, runs)
+        if left := sum(not (run.finished or run.given_up) for run in folders):
             print(f"{left} of {len(runs)} runs are not finished yet: the last makes the report")
-            return 0
-        return _report(load_results(runs), self.out, self.baseline)
+            return None
+        return load_results(runs)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -13,14 +13,23 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from sympformer import machine
-from sympformer.commands.data import prepare
-from sympformer.commands.options import Flat, Set, Size, defaults, overrides
-from sympformer.data import valid_blocks
+from sympformer.commands.data import prepare, vocabulary
+from sympformer.commands.options import (
+    Flat,
+    Set,
+    Size,
+    default_sizes,
+    defaults,
+    overrides,
+    with_options,
+)
+from sympformer.data import Corpus, valid_blocks
 from sympformer.errors import InputError
 from sympformer.model import ModelConfig
 from sympformer.model.text import continue_texts, stream_text
 from sympformer.shown import visible
 from sympformer.signals import noticed
+from sympformer.tasks import Setting
 from sympformer.train import (
     DataConfig,
     Progress,
@@ -30,6 +39,7 @@ from sympformer.train import (
     load_model,
     train,
 )
+from sympformer.train.examples import run_tests
 from sympformer.train.folder import CONFIG, RunFolder
 from sympformer.train.sizes import require_loops
 
@@ -52,8 +62,12 @@ class Train:
     size: Annotated[Size, Flat] = field(default_factory=Size)
     data: Annotated[DataConfig, Flat] = field(default_factory=DataConfig)
     train: Annotated[TrainConfig, Flat] = field(default_factory=TrainConfig)
+    task_set: Set = ()
+    """Options of the task, e.g. --task-set vocab_size=256 "train=[[32,4],[64,8]]"."""
     model: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
     """What a file says of the architecture beside its size."""
+    options: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
+    """What a file says of the task."""
 
     def run(self) -> int:
         """Train."""
@@ -61,8 +75,8 @@ class Train:
             config, folder = self.resumed(), self.resume
             corpus = prepare(config.data)
         else:
-            corpus = prepare(self.data)
-            config = self.asked(corpus.tokenizer.vocab_size)
+            corpus = prepare(with_options(self.data, self.options, self.task_set))
+            config = self.asked(vocabulary(corpus))
             folder = self.out or Path("runs") / f"{self.preset}-s{self.train.seed}"
         machine.keep_freed_memory()
         progress = Progress(Console(stderr=True))
@@ -70,6 +84,11 @@ class Train:
             resume = self.resume is not None
             summary = train(config, corpus, folder, resume=resume, progress=progress, stop=stop)
         print(f"{visible(str(folder))}: validation loss {summary['final_loss']:.4f} nats/token")
+        for row in summary["tests"]:
+            print(
+                f"{row['setting']}: accuracy {row['accuracy']:.4f} of {row['ceiling']:.4f}, "
+                f"loss {row['loss']:.4f} above {row['floor']:.4f}"
+            )
         print(summary["audit"]["verdict"])
         return 1 if summary["audit"]["passed"] is False else 0
 
@@ -102,20 +121,25 @@ class Train:
         return replace(config, train=asked.train)
 
     def asked(self, vocab_size: int) -> RunConfig:
-        """What the options ask for, given the tokenizer's vocabulary."""
-        size = {"vocab_size": vocab_size, **self.size.fields()}
+        """What the options ask for, given the tokenizer's or the task's vocabulary."""
+        data = with_options(self.data, self.options, self.task_set)
+        size = {"vocab_size": vocab_size, **default_sizes(data), **self.size.fields()}
         model = ModelConfig.preset(self.preset, **{**self.model, **size, **overrides(self.set)})
-        return RunConfig(self.preset, model, self.data, self.train)
+        return RunConfig(self.preset, model, data, self.train)
 
 
 @dataclass(frozen=True)
 class Eval:
-    """Measure a trained model's loss on its validation text."""
+    """Measure a trained model: its loss on validation text, or its answers to a task's tests."""
 
     run_folder: Positional[Path]
     """Run folder."""
     blocks: int | None = None
-    """Validation blocks; all if not given."""
+    """Validation blocks, all if not given; of a task sequences at each length, as many as in
+    training if not given."""
+    task_length: tuple[str, ...] = ()
+    """Of a task: other lengths than its tests, LENGTH or LENGTHxLOAD, e.g. 512x128. A model without
+    positions takes any."""
     loops: int | None = None
     """Apply the model's blocks this many times over, instead of as often as in training."""
 
@@ -130,12 +154,34 @@ class Eval:
         run = RunFolder(self.run_folder)
         config = run.config()
         corpus = prepare(config.data)
-        run.require(corpus)
-        blocks = valid_blocks(
-            corpus.valid, config.model.block_size, config.train.batch_size, self.blocks
-        )
-        print(json.dumps(asdict(evaluate(model, blocks, corpus.floor)), indent=2))
+        if self.task_length and isinstance(corpus, Corpus):
+            raise InputError("--task-length is for runs on a task, and this one is on text")
+        run.require(corpus.digest)
+        t = config.train
+        if isinstance(corpus, Corpus):
+            blocks = valid_blocks(corpus.valid, config.model.block_size, t.batch_size, self.blocks)
+            found = evaluate(model, blocks, corpus.floor)
+            shown = {"loss": found.loss, "floor": found.floor, "tokens": found.tokens}
+        else:
+            settings = tuple(map(_setting, self.task_length)) or corpus.testing
+            longest = max(setting.length for setting in settings)
+            if longest > config.model.block_size:
+                model = model.with_block_size(longest)
+            sequences = self.blocks or t.eval_blocks
+            shown = {
+                "task": str(corpus),
+                "tests": run_tests(model, corpus, sequences, t.batch_size, settings),
+            }
+        print(json.dumps(shown, indent=2))
         return 0
+
+
+def _setting(text: str) -> Setting:
+    """What LENGTH or LENGTHxLOAD says."""
+    length, times, load = text.partition("x")
+    if not (length.isdecimal() and (load.isdecimal() if times else True)):
+        raise InputError(f"--task-length takes LENGTH or LENGTHxLOAD, not {text!r}")
+    return Setting(int(length), int(load or 0))
 
 
 @dataclass(frozen=True)

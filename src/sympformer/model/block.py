@@ -50,10 +50,11 @@ class Block(nn.Module):
         if c.causality == "ensembles":
             raise InputError("ensembles are of a whole model: a layer of them is one of 'joint'")
         oracle = attention_oracle(c.attention, d, n_head, c.reads(last), c.causality, c.options)
-        mlp = MLP(d, c.mlp_width or 4 * d)
+        mlp = MLP(d, c.mlp_width or 4 * d) if c.mlp == "gelu" else None
         self.injection = LearnedScalar(1.0, "real") if c.injection else None
-        together = Sum(oracle, mlp) if c.splitting == "euler" else oracle
-        if c.splitting == "euler":
+        euler = c.splitting == "euler"
+        together = oracle if mlp is None or not euler else Sum(oracle, mlp)
+        if mlp is None or euler:
             rest = None
         elif c.dynamics in ("yurii", "polyak", "tmm") or c.mlp_velocity != "attention":
             rest = NesterovMLP(

@@ -81,6 +81,14 @@ class Cache:
         """Rows of the batch that it is of; None of a fresh start."""
         return next(map(_batch, self.entries.values()), None)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds, without the room that is made for more: what a model remembers."""
+        return sum(
+            (entry.tokens(self.length) if isinstance(entry, Buffer) else entry).nbytes
+            for entry in self.entries.values()
+        )
+
     def select(self, rows: Tensor | Sequence[int]) -> Self:
         """The cache of these rows of the batch, in this order; a row may come more than once.
 

@@ -67,6 +67,9 @@ class ModelConfig:
     their input and that of the token before."""
     damping: Literal["constant", "nesterov", "loglinear"] = "loglinear"
     """Damping α(t) of the momentum form, its coefficients learned per layer."""
+    positions: Literal["learned", "none"] = "learned"
+    """Tables of position embeddings beside those of tokens; or none, then only the causal sums tell
+    places apart, and no length is foreign to a model."""
     tie_embeddings: bool = True
     """Input and head share one table; otherwise the input has its own, scaled to unit size."""
     token_shift: bool = False
@@ -77,6 +80,8 @@ class ModelConfig:
     """Blocks that are looped over the n_layer layers; 0 is all, without a loop."""
     loop_scalars: Literal["shared", "own"] = "shared"
     """Looped blocks keep their step sizes, damping, ..., or have their own in every application."""
+    mlp: Literal["gelu", "none"] = "gelu"
+    """Behind every attention a perceptron, or none."""
     mlp_width: int = 0
     """Width inside the MLPs; 0 is 4 n_embd."""
     match_parameters: str = ""
@@ -150,6 +155,7 @@ class ModelConfig:
     def _refuse_options_without_effect(self):
         moving = self.dynamics != "none"
         symp = self.dynamics == "symp"
+        has_mlp = self.mlp != "none"
         momentum = self.in_momentum_form
         velocity = symp and not momentum
         first_order = momentum and issubclass(SCHEMES[self.scheme], FirstOrder)
@@ -158,8 +164,8 @@ class ModelConfig:
             "initial_momentum": (moving, "dynamics other than 'none'"),
             "lookahead": (symp, "dynamics 'symp' (without look-ahead, 'yurii' is 'polyak')"),
             "form": (symp, "dynamics 'symp'"),
-            "mlp_velocity": (symp, "dynamics 'symp'"),
-            "splitting": (not symp, "another dynamics than 'symp'"),
+            "mlp_velocity": (symp and has_mlp, "dynamics 'symp' and mlp 'gelu'"),
+            "splitting": (not symp and has_mlp, "another dynamics than 'symp' and mlp 'gelu'"),
             "scheme": (momentum, in_momentum_form),
             "drift": (first_order, f"{in_momentum_form} and a scheme of first order"),
             "initial_step": (momentum, in_momentum_form),
@@ -167,8 +173,11 @@ class ModelConfig:
             "connection": (velocity, "dynamics 'symp' and form 'velocity'"),
             "loop_scalars": (self.unique_layers > 0, "unique_layers"),
             "token_shift": (not self.tie_embeddings, "tie_embeddings = false"),
-            "match_parameters": (not self.model, "a model of ours"),
-            "mlp_width": (not self.match_parameters, "match_parameters = '' (it sets the width)"),
+            "match_parameters": (has_mlp and not self.model, "a model of ours with an MLP"),
+            "mlp_width": (
+                has_mlp and not self.match_parameters,
+                "mlp 'gelu' and match_parameters = '' (it sets the width)",
+            ),
         }
         for name, (has_effect, where) in needs.items():
             default = type(self).__dataclass_fields__[name].default
@@ -259,6 +268,7 @@ class ModelConfig:
 _AROUND = {
     "vocab_size",
     "block_size",
+    "positions",
     "n_layer",
     "n_head",
     "n_embd",

@@ -97,6 +97,14 @@ class CustomModel(nn.Module):
         """
         self._refuse(f"has no blocks that could be applied {loops} times")
 
+    def with_block_size(self, block_size: int) -> NoReturn:
+        """Refuse other contexts than it was built for.
+
+        Raises:
+            InputError: always.
+        """
+        self._refuse(f"was built for its block size, and is not asked about {block_size} tokens")
+
     def _refuse(self, why: str) -> NoReturn:
         raise InputError(f"{self.config.model!r} is a whole model of a user's own: it {why}")
 

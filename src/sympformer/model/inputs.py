@@ -13,7 +13,8 @@ class Inputs(nn.Module):
     """The initial position and momentum of every token.
 
     A table of the input's own (`tie_embeddings=False`) is layer-normalised to unit size; the
-    usual table, which the head shares, stays small.
+    usual table, which the head shares, stays small. With a `block_size` of 0, no table holds
+    positions.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Inputs(nn.Module):
             x = e = self.usual(tokens, positions)
         else:
             e = self.norm(self.own(tokens, positions))
-            x = e + self.usual.positions(positions)
+            x = self.usual.placed(e, positions)
         p = None if self.momentum is None else self.momentum(tokens, positions)
         if self.difference is not None or self.shift is not None:
             before = previous(e, past)

@@ -49,6 +49,10 @@ class Output:
         """Of the token after the last, `(B, V)`: all that decoding needs."""
         return self._predict(self.hidden[:, -1])
 
+    def logits_at(self, chosen: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        """Of the positions that are chosen, bool `(B, T)` or indices `(N), (N)`: `(N, V)`."""
+        return self._predict(self.hidden[chosen])
+
     @property
     def cache(self) -> Cache | None:
         """For a continuation, or None; a pass of training keeps none, and is repeated for it."""
@@ -74,7 +78,7 @@ class LanguageModel(Decoder):
         d, unique = config.n_embd, config.unique_layers or config.n_layer
         self.inputs = Inputs(
             config.vocab_size,
-            config.block_size,
+            config.block_size if config.positions == "learned" else 0,
             d,
             tied=config.tie_embeddings,
             momentum=config.initial_momentum,
@@ -230,6 +234,21 @@ class LanguageModel(Decoder):
             view.config = replace(config, n_layer=loops * unique, unique_layers=unique)
         else:
             view.config = replace(config, n_layer=unique, unique_layers=0, loop_scalars="shared")
+        return view
+
+    def with_block_size(self, block_size: int) -> "LanguageModel":
+        """A view of this model, which shares its weights, for contexts of `block_size` tokens.
+
+        Raises:
+            InputError: it is longer than in training, and there are learned positions.
+        """
+        if block_size > self.config.block_size and self.config.positions != "none":
+            raise InputError(
+                f"this model has learned positions for {self.config.block_size} tokens, not for "
+                f"{block_size}: choose a shorter length, or train with positions = 'none'"
+            )
+        view = copy.copy(self)
+        view.config = replace(self.config, block_size=block_size)
         return view
 
     def num_parameters(self) -> int:

@@ -204,16 +204,20 @@ def table(module: nn.Module) -> Tensor:
 
 
 class Embeddings(nn.Module):
-    """Token and position embeddings, added."""
+    """Token embeddings and, unless `block_size` is 0, position embeddings, added."""
 
     def __init__(self, vocab_size: int, block_size: int, n_embd: int):
         super().__init__()
         self.tokens = Embedding(vocab_size, n_embd)
-        self.positions = Embedding(block_size, n_embd)
+        self.positions = Embedding(block_size, n_embd) if block_size else None
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Ids `(B, T)` and positions `(T)` to `(B, T, d)`."""
-        return self.tokens(tokens) + self.positions(positions)
+        return self.placed(self.tokens(tokens), positions)
+
+    def placed(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Add the embeddings of positions `(T)` to `(B, T, d)`."""
+        return x if self.positions is None else x + self.positions(positions)
 
 
 class Stream(NamedTuple):

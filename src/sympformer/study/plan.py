@@ -20,7 +20,10 @@ class Plan:
 
     `model` holds `ModelConfig` fields of every entry. `variant` holds, by the entry's name, what is
     its own: fields, a `learning_rate`, and the `preset` that it is made of (else that of its name).
-    Variants are entries beside the presets.
+    Variants are entries beside the presets. With `learning_rates`, every entry is trained at each
+    of them, and the best counts. A plan with a `task` table is a suite: a plan for each of its
+    entries, which holds the `options` of the `task` (else that of its name), and what else of
+    `model`, `train` and `learning_rates` is its own.
     """
 
     presets: tuple[str, ...]
@@ -30,6 +33,8 @@ class Plan:
     data: DataConfig
     train: TrainConfig
     variant: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    learning_rates: tuple[float, ...] = ()
+    task: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -42,6 +47,7 @@ class Plan:
         tables["data"] = from_table(DataConfig, "data", tables.get("data", {}))
         tables["train"] = from_table(TrainConfig, "train", tables.get("train", {}))
         tables.setdefault("variant", {})
+        check("task", tables.get("task", {}), Mapping[str, Any])
         if tables["variant"] and not tables.get("presets") and isinstance(tables["variant"], dict):
             tables["presets"] = list(tables["variant"])
         missing = {"presets", "baseline", "seeds", "model"} - {k for k, v in tables.items() if v}
@@ -54,8 +60,52 @@ class Plan:
         for name, own in self.variant.items():
             check(f"variant.{name}", own, Mapping[str, Any])
             check(f"the preset of variant.{name}", own.get("preset", name), str)
-        if len(set(self.seeds)) < len(self.seeds):
-            raise InputError(f"a seed stands twice in {list(self.seeds)}")
+        for what, given in (("seed", self.seeds), ("learning rate", self.learning_rates)):
+            if len(set(given)) < len(given):
+                raise InputError(f"a {what} stands twice in {list(given)}")
+        if self.learning_rates:
+            for name, own in self.variant.items():
+                if "learning_rate" in own:
+                    raise InputError(
+                        f"variant {name!r} has a learning_rate, but learning_rates are for every "
+                        "entry alike: leave one of the two out"
+                    )
+        if self.task and (self.data.task or self.data.text):
+            raise InputError(
+                "a suite of tasks has no other data: leave out the table data, --task and --text"
+            )
+        self.suite()
+
+    def suite(self) -> dict[str, Self]:
+        """The plan of every task, by the entry's name; none if this is no suite.
+
+        Raises:
+            InputError: an entry with an unknown or bad value.
+        """
+        return {name: self._of_task(name, own) for name, own in self.task.items()}
+
+    def _of_task(self, name: str, own: Any) -> Self:
+        what = f"task.{name}"
+        check(what, own, Mapping[str, Any])
+        _require_folder_name(f"task {name!r}", name)
+        known = {"task": name, "options": {}, "model": {}, "train": {}}
+        known["learning_rates"] = list(self.learning_rates)
+        for option in own:
+            lookup(known, option, f"option in {what}")
+        given = {**known, **own}
+        for option in ("options", "model", "train"):
+            check(f"{what}.{option}", given[option], Mapping[str, Any])
+        data = from_table(DataConfig, what, {n: given[n] for n in ("task", "options")})
+        train = {**dataclasses.asdict(self.train), **given["train"]}
+        rates = given["learning_rates"]
+        return dataclasses.replace(
+            self,
+            data=data,
+            train=from_table(TrainConfig, f"{what}.train", train),
+            model={**self.model, **given["model"]},
+            learning_rates=tuple(rates) if isinstance(rates, list) else rates,
+            task={},
+        )
 
     def scaled(self, share: float) -> Self:
         """The plan with this share of its training tokens, taken from updates and their size.
@@ -75,7 +125,7 @@ class Plan:
         return dataclasses.replace(self, train=train)
 
     def runs(self, vocab_size: int) -> list[RunConfig]:
-        """One config a seed and preset; weights and data follow the seed, never the preset.
+        """One config a seed, entry and learning rate; weights and data follow the seed alone.
 
         Args:
             vocab_size: of the tokenizer, where the plan gives none.
@@ -91,12 +141,13 @@ class Plan:
                 self.preset_of(entry),
                 models[entry],
                 self.data,
-                dataclasses.replace(self._recipe(entry), seed=seed, data_seed=seed),
+                dataclasses.replace(recipe, seed=seed, data_seed=seed),
                 variant=self.described(entry),
                 name=entry,
             )
             for seed in self.seeds
             for entry in self.entries
+            for recipe in self._recipes(entry)
         ]
 
     @property
@@ -119,9 +170,11 @@ class Plan:
             own.pop(name, None)
         if preset != entry and entry in PRESETS:
             raise InputError(f"variant {entry!r} has the name of a preset: choose another")
-        if not entry or Path(entry).name != entry or entry.startswith("."):
-            raise InputError(f"variant {entry!r} cannot be the name of a folder: choose another")
-        return ModelConfig.preset(preset, **{"vocab_size": vocab_size, **self.model, **own})
+        _require_folder_name(f"variant {entry!r}", entry)
+        task = self.data.task and self.data.make_task()
+        sizes = {"block_size": task.longest} if task else {}
+        sizes["vocab_size"] = vocab_size
+        return ModelConfig.preset(preset, **{**sizes, **self.model, **own})
 
     def described(self, entry: str) -> str:
         """What an entry is beyond a preset of its name; empty if it is just that."""
@@ -129,8 +182,13 @@ class Plan:
         options = [f"{name}={json.dumps(value)}" for name, value in own.items() if name != "preset"]
         return ", ".join([self.preset_of(entry), *options]) if own else ""
 
-    def _recipe(self, entry: str) -> TrainConfig:
+    def _recipes(self, entry: str) -> list[TrainConfig]:
+        """How an entry is trained: at its own learning rate, or at each that all are."""
         own = self.variant.get(entry, {})
-        if "learning_rate" not in own:
-            return self.train
-        return dataclasses.replace(self.train, learning_rate=own["learning_rate"])
+        rates = self.learning_rates or (own.get("learning_rate", self.train.learning_rate),)
+        return [dataclasses.replace(self.train, learning_rate=rate) for rate in rates]
+
+
+def _require_folder_name(what: str, name: str) -> None:
+    if not name or Path(name).name != name or name.startswith("."):
+        raise InputError(f"{what} cannot be the name of a folder: choose another")

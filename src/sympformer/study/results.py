@@ -2,8 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +27,32 @@ class Curve:
     """Wall time of the updates, evaluation excluded."""
     loss: np.ndarray
     """Nats per token."""
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """What a trained model answered at one setting of a task's tests."""
+
+    setting: str
+    """The length of its sequences, and what had to be remembered."""
+    accuracy: float
+    ceiling: float
+    """The greatest accuracy that was to be expected."""
+    loss: float
+    """Nats per answer, of which `floor` were the least."""
+    floor: float
+    state_bytes: int | None
+    """Of the model's cache after one such sequence; None without a cache."""
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Self:
+        """Read a row of a summary."""
+        state, numbers = row["state_bytes"], ("accuracy", "ceiling", "loss", "floor")
+        return cls(
+            setting=str(row["setting"]),
+            state_bytes=None if state is None else int(state),
+            **{name: float(row[name]) for name in numbers},
+        )
 
 
 @dataclass(frozen=True)
@@ -57,6 +83,13 @@ class RunResult:
     """What a variant is, beside its name; empty for a preset."""
     changes: tuple[str, ...] = ()
     """What was changed on resuming, and from which step."""
+    learning_rate: float | None = None
+    """The peak that it began with; `rates` are all that were tried, of which this is the best, and
+    `diverged` those at which a run diverged."""
+    rates: tuple[float, ...] = ()
+    diverged: tuple[float, ...] = ()
+    tests: tuple[TestResult, ...] = ()
+    """Of a task, the hardest last; none of a text."""
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
@@ -98,6 +131,8 @@ class RunResult:
                 command=_shown(str(summary.get("command", "unknown"))),
                 curve=_curve(metrics),
                 changes=tuple(map(_change, summary.get("changes", []))),
+                learning_rate=_number(summary.get("learning_rate")),
+                tests=tuple(map(TestResult.of, summary.get("tests", []))),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise run.corrupt(f"{type(error).__name__}: {error}") from None
@@ -128,10 +163,12 @@ class RunResult:
 def load_results(folders: str | os.PathLike[str] | Iterable[Path]) -> list[RunResult]:
     """Load runs: the given ones, or all that lie in one folder, in order of name.
 
+    Of runs that differ in their learning rate, those at the best rate count (`at_best_rate`).
     Unfinished runs in a folder are left out with a warning.
 
     Raises:
-        InputError: there is no finished run, two runs have one preset and seed, or one is corrupt.
+        InputError: there is no finished run, two runs have one preset, seed and learning rate, or
+            one is corrupt.
     """
     if isinstance(folders, str | os.PathLike):
         parent = Path(folders)
@@ -139,21 +176,65 @@ def load_results(folders: str | os.PathLike[str] | Iterable[Path]) -> list[RunRe
             raise InputError(f"{parent} is no folder")
         runs = runs_in(parent)
         for run in runs:
-            if not run.finished:
+            if not (run.finished or run.given_up):
                 warnings.warn(f"{visible(str(run))} is not finished and is left out", stacklevel=2)
-        folders = [run.path for run in runs if run.finished]
-        if not folders:
+        runs = [run for run in runs if run.finished or run.given_up]
+        if not any(run.finished for run in runs):
             raise InputError(f"{parent} holds no finished run")
-    results = [RunResult.load(folder) for folder in folders]
-    seen: dict[tuple[str, int], Path] = {}
+    else:
+        runs = [RunFolder(folder) for folder in folders]
+    lost: dict[str, set[float]] = {}
+    for run in runs:
+        if run.given_up:
+            config = run.began_as()
+            lost.setdefault(config.name, set()).add(config.train.learning_rate)
+    results = [RunResult.load(run.path) for run in runs if not run.given_up]
+    seen: dict[tuple[str, int, float | None], Path] = {}
     for result in results:
-        twin = seen.setdefault((result.preset, result.seed), result.folder)
+        twin = seen.setdefault((result.preset, result.seed, result.learning_rate), result.folder)
         if twin != result.folder:
             raise InputError(
                 f"{twin} and {result.folder} are both {result.preset} with seed {result.seed}: "
                 "keep one of them in the folder"
             )
-    return results
+    return at_best_rate(results, lost)
+
+
+def at_best_rate(
+    results: Sequence[RunResult], lost: Mapping[str, Iterable[float]] | None = None
+) -> list[RunResult]:
+    """The runs of every entry at its best learning rate, by the mean of the final validation loss.
+
+    A rate counts if no run at it diverged and no seed is missing; with none such, those with the
+    most seeds do.
+
+    Args:
+        results: runs of one data.
+        lost: rates at which runs of an entry diverged.
+    """
+    lost = {name: sorted(rates) for name, rates in (lost or {}).items()}
+    known = {result.preset for result in results}
+    for name in lost.keys() - known:
+        warnings.warn(f"{visible(name)} diverged at every learning rate: left out", stacklevel=3)
+    kept = []
+    for preset in dict.fromkeys(result.preset for result in results):
+        groups: dict[float | None, list[RunResult]] = {}
+        for result in results:
+            if result.preset == preset:
+                groups.setdefault(result.learning_rate, []).append(result)
+        most = max(map(len, groups.values()))
+        best = min(
+            (runs for runs in groups.values() if len(runs) == most),
+            key=lambda runs: sum(run.final_loss for run in runs),
+        )
+        bad = tuple(lost.get(preset, ()))
+        tried = tuple(sorted({rate for rate in groups if rate is not None} | set(bad)))
+        kept += [replace(run, rates=tried, diverged=bad) for run in best]
+    return kept
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _known(found: Any) -> bool | None:

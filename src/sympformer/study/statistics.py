@@ -40,6 +40,23 @@ class Mean:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """Mean over seeds, and half the 95 % t interval of it; None without spread."""
+
+    mean: float
+    half_width: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Interval":
+        """Summarise one value a seed."""
+        mean, n = float(np.mean(values)), len(values)
+        if n == 1 or np.ptp(values) == 0:
+            return cls(mean, None)
+        spread = float(np.std(values, ddof=1)) / n**0.5
+        return cls(mean, float(scipy.stats.t.ppf(0.975, n - 1)) * spread)
+
+
+@dataclass(frozen=True)
 class PairedDifference:
     """Mean of (value - reference) over the seeds that both have.
 

@@ -35,7 +35,7 @@ def comparison_table(results: Sequence[RunResult], baseline: str) -> Table:
         ),
         rows=tuple(_row(summary, compared) for summary in summaries),
         marked=frozenset(i for i, summary in enumerate(summaries) if summary.faults),
-        caption=_caption(results),
+        caption=caption(results),
         notes=tuple(_notes(results, summaries, baseline)),
     )
 
@@ -91,20 +91,36 @@ def _count(n: int) -> str:
     return f"{n / 1e6:.2f}M" if n >= 1e6 else f"{n / 1e3:.1f}k" if n >= 1e3 else str(n)
 
 
-def _caption(results: Sequence[RunResult]) -> str:
+def caption(results: Sequence[RunResult]) -> str:
     """Data, steps, seeds, machine, commit, command; alternatives where the runs differ."""
     facts = (
-        _distinct(result.corpus for result in results),
-        _distinct(
-            f"{result.steps:,} steps of {result.tokens // result.steps:,} tokens"
-            for result in results
-        ),
+        _distinct(code(r.corpus) if r.tests else r.corpus for r in results),
+        _distinct(map(_training, results)),
         _seeds(sorted({result.seed for result in results})),
         _distinct(result.machine for result in results),
         "commit " + _distinct(result.commit for result in results),
         _distinct(code(result.command) for result in results),
     )
     return "; ".join(facts) + "."
+
+
+def rates_tried(results: Sequence[RunResult]) -> Iterable[str]:
+    """Which learning rate of which counts, for every entry."""
+    for result in {result.preset: result for result in results}.values():
+        if len(result.rates) > 1:
+            tried = ", ".join(f"{rate:g}" for rate in result.rates)
+            bad = ", ".join(f"{rate:g}" for rate in result.diverged)
+            yield (
+                f"{result.preset}: learning rate {result.learning_rate:g}, the best of {tried} by "
+                f"mean validation loss" + (f" (diverged at {bad})." if bad else ".")
+            )
+
+
+def _training(result: RunResult) -> str:
+    """How long it was; seeds of a task have batches of different lengths."""
+    if result.tests:
+        return f"{result.steps:,} steps"
+    return f"{result.steps:,} steps of {result.tokens // result.steps:,} tokens"
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -131,13 +147,14 @@ def _notes(
         )
     for what, distinct in (
         ("data", {result.corpus for result in results}),
-        ("tokens", {result.tokens for result in results}),
+        ("tokens", {result.steps if result.tests else result.tokens for result in results}),
         ("entropy floors", {result.floor for result in results}),
     ):
         if len(distinct) > 1:
             yield f"The runs differ in {what}, so their losses cannot be compared."
     if any(s.steps_to_baseline is None and s.differences.get(baseline) for s in summaries):
         yield f"{NEVER}: at least one seed did not reach the final loss of {baseline}."
+    yield from rates_tried(results)
     for result in results:
         if result.changes:
             changed = "; ".join(result.changes)

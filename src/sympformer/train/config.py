@@ -12,6 +12,7 @@ from sympformer.errors import InputError
 from sympformer.files import atomic
 from sympformer.imports import import_again, imported
 from sympformer.model import ModelConfig
+from sympformer.tasks import Task, make_task
 from sympformer.typed import check, check_fields, from_table, read_toml
 
 MOST_THREADS = 4096
@@ -20,8 +21,12 @@ MOST_THREADS = 4096
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which tokens: the embedded corpus, or text of your own."""
+    """Which tokens: the embedded corpus, text of your own, or a task."""
 
+    task: str | None = None
+    """A task instead of text, generated without end (docs/tasks.md): mqar, parity, s5, ..."""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """The task's options."""
     text: str | None = None
     """Training text: FILE, FILE.gz, .xz, .zst, or a folder of them; without it, the fables."""
     valid_text: str | None = None
@@ -44,6 +49,31 @@ class DataConfig:
         for name in ("train_tokens", "valid_tokens"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        object.__setattr__(self, "options", _lists(self.options))  # as TOML gives them back
+        if self.task is not None:
+            self._refuse_text()
+            self.make_task()
+        elif self.options:
+            raise InputError(f"{', '.join(self.options)}: options of a task need a task")
+
+    def make_task(self) -> Task:
+        """The task.
+
+        Raises:
+            InputError: there is none, or an option is unknown or refused.
+        """
+        if self.task is None:
+            raise InputError("there is no task: choose one with task")
+        return make_task(self.task, self.options)
+
+    def _refuse_text(self) -> None:
+        for option in dataclasses.fields(self):
+            value = getattr(self, option.name)
+            if option.name not in ("task", "options") and value != option.default:
+                raise InputError(
+                    f"{option.name} has no effect on task {self.task}, which is generated: leave "
+                    "it out, or the task"
+                )
 
 
 @dataclass(frozen=True)
@@ -53,7 +83,7 @@ class TrainConfig:
     steps: int = 500
     """Optimizer updates."""
     batch_size: int = 16
-    """Blocks in a micro-batch."""
+    """Blocks (of a task: sequences) in a micro-batch."""
     accumulation: int = 1
     """Micro-batches an update."""
     learning_rate: float = 3e-3
@@ -73,7 +103,7 @@ class TrainConfig:
     eval_every: int = 50
     """Updates between evaluations; each also saves the run."""
     eval_blocks: int = 256
-    """Validation blocks of an evaluation, the same ones every time."""
+    """Validation blocks (of a task: sequences) of an evaluation, the same ones every time."""
     seed: int = 0
     """Seed of the initial weights."""
     data_seed: int = 0
@@ -190,6 +220,12 @@ class RunConfig:
             return from_table(cls, "the config", {**tables, **read})
         except InputError as error:
             raise InputError(f"{path} is corrupt ({error}): train again") from None
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _lists(inner) for name, inner in value.items()}
+    return list(map(_lists, value)) if isinstance(value, tuple | list) else value
 
 
 def _without_none(value: Any) -> Any:

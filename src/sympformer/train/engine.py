@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from sympformer import machine
-from sympformer.data import Loader
 from sympformer.errors import InputError
+from sympformer.model.loss import IGNORED
 from sympformer.model.weights import load_weights, weights
+from sympformer.train.batches import Batches
 from sympformer.train.config import TrainConfig
 from sympformer.train.optimizer import adamw
 
@@ -23,30 +24,26 @@ class Engine:
     """Makes updates: the same ones from the same state.
 
     Args:
-        model: a module with `model(tokens, targets).loss`, the mean over the target tokens, in
-            nats; its parameters are on one device.
+        model: a module with `model(tokens, targets).loss`, the mean over the target tokens that
+            are not -100, in nats; its parameters are on one device.
         loader: the batches of this process; its rank and world size are the engine's.
         config: the recipe.
     """
 
-    def __init__(self, model: nn.Module, loader: Loader, config: TrainConfig):
+    def __init__(self, model: nn.Module, loader: Batches, config: TrainConfig):
         self.model, self.loader, self.config = model, loader, config
         self.rank, self.world_size = loader.rank, loader.world_size
         self.device = next(model.parameters()).device
         self.precision = machine.precision(self.device, config.dtype)
         self.optimizer = adamw(model, config)
         self.step, self.seconds = 0, 0.0
+        self.tokens = 0
+        """Targets that counted in all updates of all ranks so far; ranks draw as many each."""
 
     @property
     def records(self) -> bool:
         """Whether this process writes what the run leaves: the first one does."""
         return self.rank == 0
-
-    @property
-    def tokens(self) -> int:
-        """Target tokens of all updates and of all ranks so far."""
-        blocks = self.config.accumulation * self.loader.batch_size * self.world_size
-        return self.step * blocks * self.loader.block_size
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next updates depend on, and the counters; its tensors are no copies."""
@@ -55,6 +52,7 @@ class Engine:
             "optimizer": {name: dict(self.optimizer.state[p]) for name, p in self._moved()},
             "loader": self.loader.state_dict(),
             "step": self.step,
+            "tokens": self.tokens,
             "seconds": self.seconds,
         }
 
@@ -73,7 +71,8 @@ class Engine:
         order = [names[p] for group in self.optimizer.param_groups for p in group["params"]]
         moments = {i: state["optimizer"][n] for i, n in enumerate(order) if n in state["optimizer"]}
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.tokens = state["step"], state["tokens"]
+        self.seconds = state["seconds"]
 
     def _moved(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters that the optimizer has met, by name."""
@@ -85,11 +84,11 @@ class Engine:
         Raises:
             DivergenceError: before the update is applied; its message names step and groups.
         """
-        began, before = time.perf_counter(), self.tokens
+        began = time.perf_counter()
         self.model.train()
         rate = learning_rate(self.step, self.config)
         set_learning_rate(self.optimizer, rate)
-        total = self._backward()
+        total, counted = self._backward()
         norms = gradient_norms(self.optimizer)
         clipped = clip_gradients(self.optimizer, norms, self.config.clip)
         # The one transfer from an accelerator. It waits for the gradients; what the optimizer
@@ -101,26 +100,31 @@ class Engine:
         seconds = time.perf_counter() - began
         self.seconds += seconds
         self.step += 1
+        self.tokens += counted * self.world_size
         return {
             "loss": loss,
             "lr": rate,
             "grad_norm": norm,
-            "tokens_per_second": (self.tokens - before) / seconds,
+            "tokens_per_second": counted * self.world_size / seconds,
         }
 
-    def _backward(self) -> Tensor:
-        """Add up the gradients of the micro-batches; return the loss, a scalar on the device."""
+    def _backward(self) -> tuple[Tensor, int]:
+        """Add up the gradients of the micro-batches.
+
+        Returns:
+            The loss, a scalar on the device, and the number of targets that it is the mean of.
+        """
         batches = [next(self.loader) for _ in range(self.config.accumulation)]
-        counted = sum(targets.numel() for _, targets in batches)
-        total = torch.zeros((), device=self.device)
-        for inputs, targets in batches:
+        counts = [len((targets != IGNORED).nonzero()) for _, targets in batches]
+        total, counted = torch.zeros((), device=self.device), sum(counts)
+        for (inputs, targets), count in zip(batches, counts, strict=True):
             with self.precision:
                 loss = self.model(inputs.to(self.device), targets.to(self.device)).loss
             # The sum over target tokens, divided by their number in the whole update.
-            share = loss * (targets.numel() / counted)
+            share = loss * (count / counted)
             share.backward()
             total += share.detach()
-        return total
+        return total, counted
 
     def _check_finite(self, loss: float, norms: dict[str, float]) -> None:
         bad = [name for name, norm in norms.items() if not math.isfinite(norm)]

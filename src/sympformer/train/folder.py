@@ -30,7 +30,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sympformer.data import Corpus, Tokenizer, load_tokenizer, save_tokenizer
+from sympformer.data import Tokenizer, load_tokenizer, save_tokenizer
 from sympformer.errors import InputError
 from sympformer.files import atomic, link, locked, reason, sync_file, sync_folder
 from sympformer.imports import import_again
@@ -43,6 +43,7 @@ from sympformer.typed import read_toml
 CONFIG, METRICS, SUMMARY, LOCK = "config.toml", "metrics.jsonl", "summary.json", "lock"
 STATE, BEST, MODEL = "state.safetensors", "best.safetensors", "model.safetensors"
 ENVIRONMENT, OLD_STATE = "environment.json", "checkpoint.pt"
+GIVEN_UP = "diverged.txt"
 
 _PLACES = "text", "valid_text"
 """Of the data, where it lies: that may change, for its digest is known."""
@@ -71,11 +72,12 @@ class RunFolder:
 
     | file | written |
     |---|---|
-    | `config.toml`, `environment.json`, the tokenizer | when the run begins |
+    | `config.toml`, `environment.json`, the tokenizer (of a text) | when the run begins |
     | `metrics.jsonl` | a line for each update and evaluation |
     | `state.safetensors`, all that resuming needs; `model.safetensors`, the weights | at evaluations |
     | `best.safetensors`, the state with the least validation loss | at evaluations |
     | `summary.json` | when the run is complete |
+    | `diverged.txt` | when a comparison gives the run up, for it has others at other rates |
     """  # noqa: E501
 
     def __init__(self, path: Path):
@@ -96,6 +98,16 @@ class RunFolder:
         return (self.path / SUMMARY).is_file()
 
     @property
+    def given_up(self) -> bool:
+        """Whether it diverged, and nobody shall go on with it as it is."""
+        return (self.path / GIVEN_UP).is_file()
+
+    def give_up(self, why: str) -> None:
+        """Let nobody go on with a run that diverged, until it is resumed with other options."""
+        with atomic(self.path / GIVEN_UP) as partial:
+            partial.write_text(why + "\n", encoding="utf-8")
+
+    @property
     def goes_on(self) -> str:
         """The command that continues it."""
         return f"sympformer train --resume {self}"
@@ -108,8 +120,12 @@ class RunFolder:
         """
         return locked(self.path / LOCK, str(self))
 
-    def begin(self, config: RunConfig, environment: dict[str, Any], tokenizer: Tokenizer) -> None:
+    def begin(
+        self, config: RunConfig, environment: dict[str, Any], tokenizer: Tokenizer | None
+    ) -> None:
         """Write what is known before the first update; a run exists from then on.
+
+        `tokenizer` is None of a run on a task.
 
         Raises:
             InputError: a run has begun here, or the folder cannot be written to.
@@ -122,11 +138,16 @@ class RunFolder:
         self.begin_again(environment, tokenizer)
         config.save(self.path / CONFIG)
 
-    def begin_again(self, environment: dict[str, Any], tokenizer: Tokenizer) -> None:
+    def begin_again(self, environment: dict[str, Any], tokenizer: Tokenizer | None) -> None:
         """Write all but the config, as before the first update."""
         self._write_json(ENVIRONMENT, environment)
-        save_tokenizer(tokenizer, self.path)
+        self.keep_tokenizer(tokenizer)
         self.keep_metrics(None)
+
+    def keep_tokenizer(self, tokenizer: Tokenizer | None) -> None:
+        """Write the tokenizer, if there is one."""
+        if tokenizer is not None:
+            save_tokenizer(tokenizer, self.path)
 
     def save(self, model: LanguageModel | CustomModel, state: dict[str, Any]) -> None:
         """Keep a state, and the metrics so far: see the protocol.
@@ -158,12 +179,13 @@ class RunFolder:
         return summary
 
     def go_on(self) -> None:
-        """A finished run is finished no more."""
+        """A finished run is finished no more, one that was given up is not."""
         try:
-            (self.path / SUMMARY).unlink(missing_ok=True)
+            for name in (SUMMARY, GIVEN_UP):
+                (self.path / name).unlink(missing_ok=True)
             sync_folder(self.path)
         except OSError as error:
-            raise InputError(f"cannot delete {self.path / SUMMARY}: {reason(error)}") from None
+            raise InputError(f"cannot delete files of {self}: {reason(error)}") from None
 
     def record(self, row: dict[str, Any]) -> None:
         """Append a line to the metrics.
@@ -236,6 +258,8 @@ class RunFolder:
         Raises:
             InputError: there is none, or another one than the weights were trained with.
         """
+        if task := self.began_as().data.task:
+            raise InputError(f"{self} was trained on task {task}, which is no text")
         tokenizer = load_tokenizer(self.path)
         about = self._newest()
         if about and tokenizer.digest != about["state"]["tokenizer"]:
@@ -245,17 +269,17 @@ class RunFolder:
             )
         return tokenizer
 
-    def require(self, corpus: Corpus) -> None:
-        """Refuse other data than the run was trained on, as far as it has got.
+    def require(self, data: str) -> None:
+        """Refuse other data than the run was trained on, as far as it has got; `data` is a digest.
 
         Raises:
             InputError: the digests differ; both are named.
         """
         about = self._newest()
-        if about and about["state"]["corpus"] != corpus.digest:
+        if about and about["state"]["corpus"] != data:
             raise InputError(
                 f"{self} was trained on other data (digest {about['state']['corpus'][:12]}, now "
-                f"{corpus.digest[:12]}): its text or tokenizer has changed since; restore it, or "
+                f"{data[:12]}): its text, tokenizer or task has changed since; restore it, or "
                 "train anew in another folder"
             )
 

@@ -13,14 +13,15 @@ import torch
 from sympformer import machine
 from sympformer.attention import forms
 from sympformer.compiler import compile_blocks, require_compiler
-from sympformer.data import Corpus, Loader, save_tokenizer, valid_blocks
+from sympformer.data import Corpus
 from sympformer.errors import InputError, Stopped
 from sympformer.model import CustomModel, LanguageModel, build
-from sympformer.model.text import sample_text
+from sympformer.tasks import Task
 from sympformer.train.audited import audited
 from sympformer.train.config import RunConfig
 from sympformer.train.engine import DivergenceError, Engine
-from sympformer.train.evaluate import Evaluation, evaluate
+from sympformer.train.evaluate import Evaluation
+from sympformer.train.examples import examples
 from sympformer.train.folder import RunFolder
 from sympformer.train.optimizer import nonfinite_groups
 from sympformer.train.progress import Progress
@@ -32,7 +33,7 @@ FAR = 1.0
 
 def train(
     config: RunConfig,
-    corpus: Corpus,
+    data: Corpus | Task,
     folder: str | os.PathLike[str],
     *,
     resume: bool = False,
@@ -49,7 +50,7 @@ def train(
     Args:
         config: what to train. A resumed run may go on with other steps, learning_rate, eval_every,
             threads and device; its state says from which step.
-        corpus: its tokens; `config.model.vocab_size` must hold all their ids.
+        data: the text or the task; `config.model.vocab_size` must hold all its ids.
         folder: where to write; it must hold no run unless `resume`.
         resume: continue from the folder's last state.
         progress: what shows the progress; nothing if None.
@@ -65,13 +66,13 @@ def train(
     if resume:
         RunFolder(Path(folder)).began_as()  # or the lock would make the folder
     device = machine.resolve_device(config.train.device)
-    require_memory(config, device)
+    require_memory(config, device, data.trained if isinstance(data, Task) else None)
     with (
         forms.using(config.train.form),
         machine.threads(config.train.threads),
         machine.seeded(config.train.seed, device),
     ):
-        run = Run(config, corpus, RunFolder(Path(folder)), device)
+        run = Run(config, data, RunFolder(Path(folder)), device)
         with run.folder.locked() if run.engine.records else nullcontext():
             if resume:
                 run.resume()
@@ -85,7 +86,7 @@ def train(
             try:
                 _advance(run, progress, stop or (lambda: 0))
             except DivergenceError as error:
-                raise InputError(f"{error}; {_after_divergence(run)}") from None
+                raise DivergenceError(f"{error}; {_after_divergence(run)}") from None
             finally:
                 progress.end()
             return run.summarise()
@@ -122,34 +123,28 @@ class Run:
     """
 
     def __init__(
-        self, config: RunConfig, corpus: Corpus, folder: RunFolder, device: torch.device
+        self, config: RunConfig, data: Corpus | Task, folder: RunFolder, device: torch.device
     ) -> None:
-        if config.model.vocab_size < corpus.tokenizer.vocab_size:
-            raise InputError(
-                f"vocab_size {config.model.vocab_size} is smaller than the tokenizer's "
-                f"{corpus.tokenizer.vocab_size}: leave it out, or choose at least that"
-            )
-        t, block_size = config.train, config.model.block_size
-        self.config, self.corpus, self.folder, self.device = config, corpus, folder, device
+        self.config, self.folder, self.device = config, folder, device
+        self.data = examples(data, config)
         self.model: LanguageModel | CustomModel = build(config.model).to(device)
-        loader = Loader(corpus.train, block_size, t.batch_size, t.data_seed)
-        self.engine = Engine(self.model, loader, t)
-        self.blocks = list(valid_blocks(corpus.valid, block_size, t.batch_size, t.eval_blocks))
+        self.engine = Engine(self.model, self.data.loader(), config.train)
         self.best_loss, self.best_step = float("inf"), 0
         self.first_loss: float | None = None
         self.evaluation: Evaluation | None = None
         self.evaluated_step = 0
         self.saved_step = 0
         self.changes: list[dict[str, Any]] = []
+        self.began_at = config.train.learning_rate  # what a comparison asked for
         self.forms = self._forms()
-        if t.compile:
+        if config.train.compile:
             require_compiler(device.type)
             compile_blocks(self.model.blocks)
 
     def start(self) -> None:
         """Claim the folder and write what is known before the first update."""
         if self.engine.records:
-            self.folder.begin(self.config, self._environment(), self.corpus.tokenizer)
+            self.folder.begin(self.config, self._environment(), self.data.tokenizer)
 
     def resume(self) -> None:
         """Go back to the last state, or to the start if there is none yet.
@@ -158,12 +153,13 @@ class Run:
             InputError: the state is damaged or of other data, or the config cannot go on from it.
         """
         changes = self.folder.config().changes_to(self.config)
+        self.began_at = self.folder.began_as().train.learning_rate
         state = self.folder.state(mend=self.engine.records)
         if state is None:
             if self.engine.records:
-                self.folder.begin_again(self._environment(), self.corpus.tokenizer)
+                self.folder.begin_again(self._environment(), self.data.tokenizer)
         else:
-            self.folder.require(self.corpus)
+            self.folder.require(self.data.digest)
             if self.config.train.steps < state["step"]:
                 raise InputError(
                     f"{self.folder} has made {state['step']} updates already: --steps must be at "
@@ -185,7 +181,7 @@ class Run:
             self.evaluated_step = state["evaluated_step"]
         if self.engine.records:
             self.folder.keep_metrics(state["metrics"])
-            save_tokenizer(self.corpus.tokenizer, self.folder.path)
+            self.folder.keep_tokenizer(self.data.tokenizer)
 
     def save(self) -> None:
         """Keep the state."""
@@ -201,8 +197,8 @@ class Run:
             "evaluation": self.evaluation and asdict(self.evaluation),
             "evaluated_step": self.evaluated_step,
             "changes": self.changes,
-            "corpus": self.corpus.digest,
-            "tokenizer": self.corpus.tokenizer.digest,
+            "corpus": self.data.digest,
+            "tokenizer": self.data.tokenizer and self.data.tokenizer.digest,
         }
         if self.engine.records:
             self.folder.save(self.model, state)
@@ -227,13 +223,13 @@ class Run:
         return (step % t.eval_every == 0 or step >= t.steps) and not self._evaluated
 
     def evaluate(self) -> dict[str, Any]:
-        """Measure the validation loss on the fixed blocks and sample a text.
+        """Measure the loss on what is kept for validation, and sample a text if there is one.
 
         Raises:
             DivergenceError: the loss is not finite, or far above the best; it is not recorded.
         """
         with self.engine.precision:
-            evaluation = evaluate(self.model, self.blocks, self.corpus.floor)
+            evaluation = self.data.evaluate(self.model)
         self._refuse_divergence(evaluation.loss)
         self.evaluation, self.evaluated_step = evaluation, self.engine.step
         if evaluation.loss < self.best_loss:
@@ -241,8 +237,9 @@ class Run:
         # Compiled blocks are for the shape of a batch: every length would be compiled anew.
         compiled = self.config.train.compile
         with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
-            sample = sample_text(self.model, self.corpus.tokenizer)
-        return self._record("eval", {"valid_loss": evaluation.loss, "sample": sample})
+            sample = self.data.sample(self.model)
+        accuracy = {} if evaluation.accuracy is None else {"accuracy": evaluation.accuracy}
+        return self._record("eval", {"valid_loss": evaluation.loss, **accuracy, **sample})
 
     def _refuse_divergence(self, loss: float) -> None:
         # Before there is a best: a guess among all tokens, or the loss of the initial weights;
@@ -274,11 +271,15 @@ class Run:
             "final_loss": self.evaluation.loss,
             "best_loss": self.best_loss,
             "floor": self.evaluation.floor,
+            "accuracy": self.evaluation.accuracy,
+            "ceiling": self.evaluation.ceiling,
+            "tests": self._tests(),
+            "learning_rate": self.began_at,
             "seconds": engine.seconds,
             "tokens_per_second": engine.tokens / engine.seconds,
             "causality": self.config.model.causality,
             "audit": self._audit(),
-            "corpus": self.corpus.name,
+            "corpus": self.data.name,
             "attention": self.forms,
             "changes": self.changes,
             **machine.environment(self.device),
@@ -286,6 +287,15 @@ class Run:
         if engine.records:
             self.folder.finish(summary)
         return summary
+
+    def _tests(self) -> list[dict[str, Any]]:
+        """What the task asks a trained model; of a text nothing. Its lengths are not compiled."""
+        compiled = self.config.train.compile
+        with (
+            self.engine.precision,
+            torch.compiler.set_stance("force_eager") if compiled else nullcontext(),
+        ):
+            return self.data.tests(self.model)
 
     def _audit(self) -> dict[str, Any]:
         """Audit the trained model where it ran, in the forms that it ran in.
@@ -312,7 +322,7 @@ class Run:
 
     def _forms(self) -> list[str]:
         """In which forms attention will be computed, tried on one block."""
-        block = torch.zeros(1, self.config.model.block_size, dtype=torch.int64, device=self.device)
+        block = torch.zeros(1, self.data.length, dtype=torch.int64, device=self.device)
         compiled = self.config.train.compile
         with torch.no_grad(), self.engine.precision, forms.recorded(compiled) as used:
             self.model(block, block)

@@ -68,9 +68,10 @@ class Progress:
         """Show an evaluation."""
         self.bar.update(self.task, valid=f"{row['valid_loss']:.3f}")
         if not self.console.is_terminal:
+            accuracy = f"accuracy {row['accuracy']:.4f}, " if "accuracy" in row else ""
             self.console.print(
                 f"{self.name}: step {row['step']:.0f}, validation loss {row['valid_loss']:.4f}, "
-                f"{row['tokens'] / row['seconds']:.0f} tokens/s",
+                f"{accuracy}{row['tokens'] / row['seconds']:.0f} tokens/s",
                 markup=False,
             )
 

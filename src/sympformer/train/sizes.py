@@ -19,7 +19,7 @@ DEEPER = 1000
 
 _FLOAT, _INT = 4, 8
 _STATES = 4  # of a parameter in training: itself, its gradient, two moments of AdamW
-_KEPT = 8  # activations of width n_embd that a layer keeps for the backward pass, at least
+_KEPT = {"gelu": 8, "none": 4}  # activations of width n_embd that a layer keeps, at least
 _LAYER = 20_000  # bytes of Python objects, measured: 34 to 53 kB a layer
 
 
@@ -43,8 +43,13 @@ def parameters(config: ModelConfig) -> int:
     return one + ((config.unique_layers or config.n_layer) - 1) * (two - one)
 
 
-def require_memory(config: RunConfig, device: torch.device) -> None:
+def require_memory(config: RunConfig, device: torch.device, length: int | None = None) -> None:
     """Refuse to train what cannot fit; a model of the user's own is not estimated.
+
+    Args:
+        config: what is to be trained.
+        device: where.
+        length: tokens of a sequence in training; the model's block size if not given.
 
     Raises:
         InputError: it needs more than is free, with the estimate.
@@ -52,10 +57,10 @@ def require_memory(config: RunConfig, device: torch.device) -> None:
     model, t = config.model, config.train
     if model.model:  # a user's own, of which nothing is known
         return
-    tokens = t.batch_size * model.block_size
+    tokens = t.batch_size * (length or model.block_size)
     on_device = {
         "parameters and their optimizer": _STATES * _FLOAT * parameters(model),
-        "activations": _FLOAT * _KEPT * tokens * model.n_embd * model.n_layer,
+        "activations": _FLOAT * _KEPT[model.mlp] * tokens * model.n_embd * model.n_layer,
     }
     here = {
         "layers as objects": _LAYER * model.n_layer,
