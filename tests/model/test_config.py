@@ -23,7 +23,7 @@ def test_the_contract_names_are_there():
     assert {"gpt-wide", "gpt-inject", "gpt-shift", "gpt-euler"} <= set(presets())
     assert {"yurii-euler", "polyak", "tmm", "symp-difference"} <= set(presets())
     assert {f"symp-{scheme}" for scheme in schemes()} <= set(presets())
-    symp = {name for name in presets() if name.startswith("symp-")}
+    symp = {n for n in presets() if n.startswith("symp-") and not n.endswith("-extras")}
     linear = {"linear-gpt", "linear-gpt-untied", "linear-yurii", *(f"linear-{n}" for n in symp)}
     assert linear == {name for name in presets() if name.startswith("linear-")}
 
@@ -100,7 +100,9 @@ def test_nonsense_is_refused_in_one_line(preset, overrides, says):
 
 def test_options_of_the_attention_are_fields_by_name():
     config = ModelConfig.preset("linear-symp-r2", ridge=0.3)
-    assert (config.ridge, config.options) == (0.3, {"heads": "independent", "ridge": 0.3})
+    assert config.ridge == config.options["ridge"] == 0.3
+    assert config.options["heads"] == "independent"
+    assert config.options["convolution"] == 0  # of the group of extras
     assert ModelConfig(**config.to_dict()) == config
     assert replace(config, ridge=0.4).ridge == 0.4
     assert replace(config, n_layer=3).ridge == 0.3

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from sympformer.attention.past import NoPast, Past
+from sympformer.attention.past import NoPast
 from sympformer.errors import InputError
 from sympformer.model.block import Block, loop, reset_parts
 from sympformer.model.cache import Cache, Recorder
@@ -160,7 +160,7 @@ class LanguageModel(Decoder):
             )
         return Output(hidden, head, None, made)
 
-    def _hidden(self, tokens: Tensor, past: Past) -> Tensor:
+    def _hidden(self, tokens: Tensor, past: Recorder | NoPast) -> Tensor:
         """The normalised position of every token behind the last layer, `(B, T, d)`."""
         stream = self.inputs(tokens, past.part("inputs"))
         for layer, tempo in enumerate(self._tempos(stream.t)):
@@ -168,7 +168,7 @@ class LanguageModel(Decoder):
             stream = block(stream, past=past.part(f"blocks.{layer}"), tempo=tempo)
         return self.norm(stream.x)
 
-    def _of_ensembles(self, tokens: Tensor, past: Past) -> Tensor:
+    def _of_ensembles(self, tokens: Tensor, past: Recorder | NoPast) -> Tensor:
         """As `_hidden`, each token as the last of an ensemble of its own; the past are ids."""
         ids = past.part("ensembles").extend("ids", tokens.unsqueeze(-1)).squeeze(-1)
         rows, padding = prefixes(ids, tokens.shape[1], past.padding)
