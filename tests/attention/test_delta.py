@@ -9,6 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from sympformer.attention import chunked, delta, forms, padding, prefix_sums
 from sympformer.attention.prefix_solve import solve_dense
 from sympformer.attention.prefix_sums import accumulate
+from sympformer.errors import InputError
 
 LENGTHS = [1, 2, 15, 16, 17, 70]
 FORMS = [delta.masked, delta.recurrent, delta.chunked]
@@ -367,3 +368,18 @@ def test_limits_of_the_regulariser():
     _, w = delta.chunked(k, k, delta.write_strength(k, 0.5), y)
     answers, _ = delta.chunked(k, k, delta.write_strength(k, 0.5), y)
     torch.testing.assert_close(answers, y - 0.5 * w)  # the velocity is K w = y - ρ w
+
+
+@pytest.mark.parametrize("name", ["masked", "recurrent", "chunked"])
+def test_the_choice_of_a_form(name):
+    """Every operation runs in the form that is asked for, and says so."""
+    q, k, beta, v, g = problem(5, 1, heads=(1,), carried=False).values()
+    with forms.using(name), forms.recorded() as used:
+        forms.weighted_sum(q, k, v, decay=g)
+        forms.delta_rule(q, k, beta, v, decay=g)
+        forms.prefix_ridge(q, k, v, ridge=torch.ones(4, dtype=torch.float64), decay=g)
+        forms.momentum_delta_rule(q, k, v, beta=beta, eta=beta, mu=beta, decay=g)
+    assert len(used) == 4
+    assert all(line.startswith(name) for line in used)
+    with pytest.raises(InputError, match="causality 'prefix'"):
+        forms.weighted_sum(q, k, v, causality="joint", decay=g)

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sympformer.attention import delta, fused, naive, tiled
+from sympformer.attention import delta, fused, mesa, momentum_delta, naive, tiled
 from sympformer.attention.naive import Causality
 from sympformer.attention.prefix_solve import solve_chunked, solve_dense
 from sympformer.attention.prefix_sums import chunked, masked, recurrent
@@ -58,12 +58,18 @@ class LinearForm(NamedTuple):
     weighted_sum: Callable[..., Tensor]
     solve: Callable[..., Tensor]
     delta_rule: Callable[..., tuple[Tensor | None, Tensor]]
+    prefix_ridge: Callable[..., Tensor]
+    momentum_delta: Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]
 
 
 LINEAR = {
-    "masked": LinearForm(masked, solve_dense, delta.masked),
-    "recurrent": LinearForm(recurrent, solve_dense, delta.recurrent),
-    "chunked": LinearForm(chunked, solve_chunked, delta.chunked),
+    "masked": LinearForm(masked, solve_dense, delta.masked, mesa.masked, momentum_delta.masked),
+    "recurrent": LinearForm(
+        recurrent, solve_dense, delta.recurrent, mesa.recurrent, momentum_delta.recurrent
+    ),
+    "chunked": LinearForm(
+        chunked, solve_chunked, delta.chunked, mesa.chunked, momentum_delta.chunked
+    ),
 }
 NAMES = ("auto", *SOFTMAX, "sweep", *LINEAR)
 """All forms; one that is not of a model's kind of attention changes nothing in it."""
@@ -185,6 +191,37 @@ def solve(
 ) -> Tensor:
     """`prefix_solve.solve_dense`, in the form that is asked for."""
     return _linear(k, b, "systems").solve(k, rho, b, causality=causality, state=state)
+
+
+def prefix_ridge(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    ridge: Tensor,
+    beta: Tensor | None = None,
+    decay: Tensor | None = None,
+    state: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """`mesa.masked`, in the form that is asked for."""
+    form = _linear(k, v, "ridge regressions").prefix_ridge
+    return form(q, k, v, ridge=ridge, beta=beta, decay=decay, state=state)
+
+
+def momentum_delta_rule(
+    q: Tensor,
+    k: Tensor,
+    y: Tensor,
+    *,
+    beta: Tensor,
+    eta: Tensor,
+    mu: Tensor,
+    decay: Tensor | None = None,
+    state: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """`momentum_delta.masked`, in the form that is asked for."""
+    form = _linear(k, y, "delta rules with momentum").momentum_delta
+    return form(q, k, y, beta=beta, eta=eta, mu=mu, decay=decay, state=state)
 
 
 def sweeps(q: Tensor, v: Tensor) -> bool:
