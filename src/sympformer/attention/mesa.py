@@ -15,7 +15,8 @@ from torch import Tensor
 from sympformer.attention import prefix_sums
 from sympformer.attention.decay import between
 from sympformer.attention.precision import full_precision, new_state, wide
-from sympformer.derivatives import pull_back, recorded, transformed
+from sympformer.derivatives import pull_back, recorded
+from sympformer.torch_private import transformed
 
 ITERATIONS = 30
 """Steps of conjugate gradients of the form in chunks, as published: with d channels, after d of

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sympformer.attention import forms
+from sympformer.attention import forms, mesa
 from sympformer.attention.delta import write_strength
 from sympformer.attention.naive import Causality
 from sympformer.attention.past import Past, erase, subtract
@@ -33,11 +33,16 @@ from sympformer.model.layers import (
 from sympformer.model.oracle import AttentionOracle, Cost, OracleField, Reads
 from sympformer.products import linear
 
-Rule = Literal["sum", "delta", "implicit", "ridge", "ridge-n"]
+Rule = Literal["sum", "delta", "implicit", "ridge", "ridge-n", "mesa", "momentum"]
 Decay = Literal["none", "head", "channel"]
 Strength = Literal["sigmoid", "double", "step"]
 
 RIDGE = 0.1
+LEAST = 0.25
+"""Of the penalties of a ridge regression, so that its systems stay well conditioned; as published
+(MesaNet, arXiv:2506.05233)."""
+_SOLVES = {"sum": 0, "momentum": 2, "mesa": 2 * (mesa.ITERATIONS + 1)}
+"""States that a rule extends or reads beyond the one that tokens write to and read."""
 _SMALL = 1e-30
 """Below every strength that matters; its inverse is finite."""
 
@@ -51,6 +56,8 @@ class FastWeights(AttentionOracle):
     | delta | `β_i (y_i - (D_i S_{i-1})ᵀk_i)`, `β_i` in (0, 1), or (0, 2) |
     | implicit | the same with `b_i / (1 + b_i k_i·k_i)` for β: a proximal step |
     | ridge, ridge-n | the same with `1 / (k_i·k_i + λ)`, or with `n_i λ` for λ |
+    | mesa | none: what is read is the exact ridge regression of each prefix, all at once |
+    | momentum | that of a velocity along the text, `M_i = μ_i M_{i-1} + η_i k_i (y_i - …)ᵀ` |
 
     Args:
         d: model dimension.
@@ -95,8 +102,11 @@ class FastWeights(AttentionOracle):
             self.potential = Linear(d, d) if reads == "momentum" else None
         self.features = Features.of(d, n_head, extras, values=reads == "attention")
         self.ridge = LearnedScalar(RIDGE, "positive") if rule in ("ridge", "ridge-n") else None
-        learned = self.ridge is None and strength != "step"
-        self.write = Linear(d, n_head) if learned else None
+        self.penalty = Penalty(n_head, d // n_head) if rule == "mesa" else None
+        learned = (
+            0 if self.ridge is not None or strength == "step" else 3 if rule == "momentum" else 1
+        )
+        self.write = Linear(d, learned * n_head) if learned else None
         self.forget = Forget(d, n_head, decay == "channel") if decay != "none" else None
         self.outputs = Outputs.of(d, n_head, extras)
 
@@ -107,13 +117,31 @@ class FastWeights(AttentionOracle):
     def cost(self, calls: Calls) -> Cost:
         """Maps: q, k, v, O; or q, k, U p, Uᵀ, V x, W_Kᵀ. States: 1 to extend or to read one."""
         small = sum(p.numel() for m in (self.write, self.forget) if m for p in m.parameters())
-        extra, solves = extra_maps(self, self.d) + small / self.d**2, self.rule != "sum"
+        extra, solves = extra_maps(self, self.d) + small / self.d**2, _SOLVES.get(self.rule, 1)
         if self.reads == "attention":
             return Cost(4 + extra, states=2 + solves)
         pulled = self.repulsion * calls.forces
         made = calls.momenta + calls.velocities + calls.forces + pulled
         states = (1 + solves) * calls.momenta + calls.velocities + pulled
         return Cost((2 + extra) * calls.fields + made, states=states)
+
+
+class Penalty(nn.Module):
+    """The diagonal of Λ in a ridge regression, above 0.25, from 1."""
+
+    def __init__(self, n_head: int, width: int):
+        super().__init__()
+        self.raw = nn.Parameter(torch.empty(n_head, width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start with 1."""
+        nn.init.constant_(self.raw, math.log(math.expm1(1 - LEAST)))
+
+    def forward(self) -> Tensor:
+        """`(H, 1, d_h)`, in float32 or better."""
+        raw = self.raw.to(torch.promote_types(self.raw.dtype, torch.float32))
+        return LEAST + F.softplus(raw).unsqueeze(-2)
 
 
 class Forget(nn.Module):
@@ -185,6 +213,7 @@ class FastWeightsField(OracleField):
         self.decay, step = (None, None) if module.forget is None else module.forget(x)
         self.beta = self._erase(self._strength(step))
         self._written: list[Written] = []
+        self._reads = 0
         self._momenta: list[tuple[Tensor, Tensor]] = []
 
     def attention(self) -> Tensor:
@@ -220,7 +249,7 @@ class FastWeightsField(OracleField):
         if m.write is None:
             assert step is not None
             return step
-        b = split_heads(m.write(self.x).to(dtype).sigmoid(), m.n_head)
+        b = split_heads(m.write(self.x).to(dtype).sigmoid(), m.n_head)  # one number, or three
         if m.rule == "implicit":
             return b / (1 + b * self.k.to(dtype).square().sum(-1, keepdim=True))
         return 2 * b if m.strength == "double" else b
@@ -240,6 +269,8 @@ class FastWeightsField(OracleField):
 
     def _read(self, y: Tensor) -> Tensor:
         """`q_iᵀS_i`, `(B, H, T, d_h)`, of what tokens with values `y` write."""
+        if self.module.rule in ("mesa", "momentum"):
+            return self._read_at_once(y)
         for known in self._written:
             if known.y is y:
                 options = {"decay": self.decay, "state": known.before}
@@ -255,6 +286,30 @@ class FastWeightsField(OracleField):
                 return known
         self._solve(y, None)
         return self._written[-1]
+
+    def _read_at_once(self, y: Tensor) -> Tensor:
+        """What rules read that write no vectors: those whose past are two matrices."""
+        m, names = self.module, [f"{name}{self._reads}" for name in ("first", "second")]
+        self._reads += 1
+        before = tuple(self.past.recall(name) for name in names)
+        state = None if before[0] is None else before
+        y, decay = self._erase(y), self.decay
+        if m.rule == "momentum":
+            beta, eta, mu = self.beta.unbind(-1)
+            strengths = {"beta": beta[..., None], "eta": eta[..., None], "mu": mu[..., None]}
+            read, after = forms.momentum_delta_rule(
+                self.q, self.k, y, **strengths, decay=decay, state=state
+            )
+        else:
+            assert m.penalty is not None
+            weights = {"beta": self.beta, "decay": decay}
+            ridge = m.penalty()
+            read = forms.prefix_ridge(self.q, self.k, y, ridge=ridge, **weights, state=state)
+            after = mesa.accumulate(state, self.k, y, **weights) if self.past.keeps else ()
+        if self.past.keeps:
+            for name, value in zip(names, after, strict=True):
+                self.past.keep(name, value)
+        return read
 
     def _solve(self, y: Tensor, q: Tensor | None) -> Tensor | None:
         """Write `y`, remember it, and return what `q` reads of it."""
@@ -319,6 +374,14 @@ def _require(
         (
             repulsion and reads == "momentum" and decay == "channel",
             "decay = 'channel' has no repulsion: set repulsion = false, or decay = 'head'",
+        ),
+        (
+            repulsion and reads == "momentum" and rule in ("mesa", "momentum"),
+            f"rule {rule!r} has no repulsion: set repulsion = false, or another rule",
+        ),
+        (
+            decay == "channel" and rule in ("mesa", "momentum"),
+            f"rule {rule!r} has a decay a head only: set decay = 'head' or 'none'",
         ),
     ]
     for holds, refusal in refusals:

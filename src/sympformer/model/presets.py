@@ -142,6 +142,14 @@ _RULES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "deltanet": ("DeltaNet: the delta rule, the regularised Stein flow in one pass", {}),
     "gated-deltanet": ("Gated DeltaNet: the delta rule and a decay a head", {"decay": "head"}),
+    "mesanet": (
+        "MesaNet: the exact ridge regression of each prefix, every one its own ensemble",
+        {"rule": "mesa", "decay": "head"},
+    ),
+    "momentum-deltanet": (
+        "the delta rule with a momentum along the text",
+        {"rule": "momentum"},
+    ),
     "kda": (
         "Kimi Delta Attention: the delta rule and a decay a channel of the keys",
         {"decay": "channel"},
@@ -170,6 +178,10 @@ _DELTA_SYMP = {
         )
         for name, scheme in SCHEMES.items()
     },
+    "delta-symp-momentum": Preset(
+        "both momenta: along the depth, and along the text in the delta rule",
+        _delta_symp("conformal-euler", rule="momentum", repulsion=False),
+    ),
     "delta-symp-h0": Preset(
         "DeltaNet in velocity form without the connection: the delta rule with momentum",
         {**_velocity("none"), **_DELTA},
