@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from sympformer.attention import chunked, delta, forms, padding, prefix_sums
+from sympformer.attention import chunked, delta, forms, past, prefix_sums
 from sympformer.attention.prefix_solve import solve_dense
 from sympformer.attention.prefix_sums import accumulate
 from sympformer.errors import InputError
@@ -263,7 +263,7 @@ def test_padding_changes_nothing(form, channels):
     given = problem(30, channels, carried=False)
     count = torch.tensor([7, 0])
     for name in ("k", "beta", "y"):
-        given[name] = padding.erase(given[name], count, 0)
+        given[name] = past.erase(given[name], count, 0)
     args = [given[n] for n in ("q", "k", "beta", "y")]
     read, w = form(*args, **rest(given))
     alone = form(*(t[:1, :, 7:] for t in args), **{n: t[:1, :, 7:] for n, t in rest(given).items()})

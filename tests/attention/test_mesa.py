@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sympformer.attention import delta, mesa, padding
+from sympformer.attention import delta, mesa, past
 
 FORMS = [mesa.masked, mesa.recurrent, mesa.chunked]
 
@@ -106,7 +106,7 @@ def test_later_tokens_and_padding_change_nothing(form):
         given[name][..., 20:, :] -= 0.1
     assert torch.equal(form(**given)[..., :20, :], before[..., :20, :])
     count = torch.tensor([7, 0])
-    given["k"] = padding.erase(given["k"], count, 0)
+    given["k"] = past.erase(given["k"], count, 0)
     alone = {n: t if n == "ridge" else t[:1, :, 7:] for n, t in given.items()}
     torch.testing.assert_close(form(**given)[:1, :, 7:], form(**alone))
 

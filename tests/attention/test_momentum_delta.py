@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sympformer.attention import delta, momentum_delta, padding
+from sympformer.attention import delta, momentum_delta, past
 
 FORMS = [momentum_delta.masked, momentum_delta.recurrent, momentum_delta.chunked]
 
@@ -98,7 +98,7 @@ def test_later_tokens_and_padding_change_nothing(form):
         given[name] = torch.cat([t[..., :20, :], t[..., 20:, :] * 0.9], -2)
     assert torch.equal(form(**given)[0][..., :20, :], before[..., :20, :])
     for name in ("k", "eta", "y"):
-        given[name] = padding.erase(given[name], torch.tensor([7, 0]), 0)
+        given[name] = past.erase(given[name], torch.tensor([7, 0]), 0)
     alone = {n: t[:1, :, 7:] for n, t in given.items()}
     torch.testing.assert_close(form(**given)[0][:1, :, 7:], form(**alone)[0])
 

@@ -269,7 +269,7 @@ def test_other_files_are_named_for_what_they_are(tmp_path, name, kind):
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
-        (gzip.compress(b"a"), "packed with gzip, but not named .gz"),
+        (gzip.compress(b"a", mtime=0), "packed with gzip, but not named .gz"),
         (lzma.compress(b"a"), "packed with xz, but not named .xz"),
         (bz2.compress(b"a"), "packed with bzip2"),
         (b"PAR1\x15\0", "a Parquet table"),

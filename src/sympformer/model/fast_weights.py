@@ -103,10 +103,9 @@ class FastWeights(AttentionOracle):
         self.features = Features.of(d, n_head, extras, values=reads == "attention")
         self.ridge = LearnedScalar(RIDGE, "positive") if rule in ("ridge", "ridge-n") else None
         self.penalty = Penalty(n_head, d // n_head) if rule == "mesa" else None
-        learned = (
-            0 if self.ridge is not None or strength == "step" else 3 if rule == "momentum" else 1
-        )
-        self.write = Linear(d, learned * n_head) if learned else None
+        learned = self.ridge is None and strength != "step"
+        width = 3 * n_head if rule == "momentum" else n_head  # its η and μ are learned too
+        self.write = Linear(d, width) if learned else None
         self.forget = Forget(d, n_head, decay == "channel") if decay != "none" else None
         self.outputs = Outputs.of(d, n_head, extras)
 
@@ -291,8 +290,8 @@ class FastWeightsField(OracleField):
         """What rules read that write no vectors: those whose past are two matrices."""
         m, names = self.module, [f"{name}{self._reads}" for name in ("first", "second")]
         self._reads += 1
-        before = tuple(self.past.recall(name) for name in names)
-        state = None if before[0] is None else before
+        first, second = (self.past.recall(name) for name in names)
+        state = None if first is None or second is None else (first, second)
         y, decay = self._erase(y), self.decay
         if m.rule == "momentum":
             beta, eta, mu = self.beta.unbind(-1)
