@@ -306,3 +306,14 @@ def test_what_is_remade_is_not_kept(shape, fast, monkeypatch):
     with torch.no_grad():
         mlp(x)
     assert len(made) == 3
+
+
+def test_what_is_changed_in_place_behind_it_is_kept():
+    """As by a hook of a user's own: making it anew would give what it was before."""
+    x = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
+    mlp = MLP(6, 24).double()
+    mlp.contract.register_forward_pre_hook(lambda _, args: (args[0].mul_(2),))
+    mlp(x).sum().backward()
+    torch.testing.assert_close(
+        mlp.contract.weight.grad, (2 * F.gelu(mlp.expand(x))).sum(0).expand(6, -1)
+    )

@@ -186,12 +186,27 @@ def test_numbers_a_token(length, tiny):
         assert held == numbers * model.config.n_layer, preset
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("preset", ["gpt", "gpt-shift", "linear-gpt", "linear-symp-exp-euler"])
 @torch.no_grad()
-def test_a_cache_of_other_rows_is_refused(tiny):
-    model = sf.build(tiny("gpt"))
-    cache = model(torch.zeros(2, 4, dtype=torch.long)).cache
-    with pytest.raises(InputError, match="2 rows, the tokens are of 3"):
-        model(torch.zeros(3, 1, dtype=torch.long), cache=cache)
+def test_a_cache_of_other_rows_is_refused(preset, rows, tiny):
+    """A state of constant size was added to those of a single row, for every row of the cache."""
+    model = sf.build(tiny(preset))
+    cache = model(torch.zeros(2, 4, dtype=torch.long), use_cache=True).cache
+    with pytest.raises(InputError, match=f"2 rows, the tokens are of {rows}"):
+        model(torch.zeros(rows, 1, dtype=torch.long), cache=cache)
+
+
+@pytest.mark.parametrize("preset", ["gpt", "linear-symp-r2"])
+@torch.no_grad()
+def test_a_copied_cache_is_of_the_same_model(preset, redrawn):
+    model, ids = redrawn(preset), torch.randint(0, 37, (2, 9))
+    cache, whole = model(ids[:, :5]).cache, model(ids).logits[:, 5:]
+    torch.testing.assert_close(model(ids[:, 5:], cache=copy.deepcopy(cache)).logits, whole)
+    twin, both = copy.deepcopy((model, cache))
+    torch.testing.assert_close(twin(ids[:, 5:], cache=both).logits, whole)
+    with pytest.raises(InputError, match="another model"):
+        model(ids[:, 5:], cache=both)
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import pytest
 import torch
+from torch.nn.utils import prune
 
 import sympformer as sf
 from sympformer import InputError
@@ -204,3 +205,73 @@ def test_an_adapter_acts_in_every_product_or_is_refused(preset, part, tiny):
         base.weight += adapter.b @ adapter.a
         setattr(parent, part, base)
     torch.testing.assert_close(adapted, model(ids).logits, rtol=1e-4, atol=1e-5)
+
+
+HOOKS = {
+    "before": lambda m: m.register_forward_pre_hook(lambda _, args: (1.5 * args[0],)),
+    "behind": lambda m: m.register_forward_hook(lambda _, args, out: 1.5 * out),
+    "gradient": lambda m: m.register_full_backward_hook(lambda *_: None),
+    "pruned": lambda m: prune.l1_unstructured(m, "weight", 0.4),
+    "instance": lambda m: setattr(m, "forward", lambda x: 1.5 * torch.nn.Linear.forward(m, x)),
+}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize(
+    ("preset", "part"),
+    [
+        ("symp-r2", "qkv"),
+        ("symp-r2", "out"),
+        ("symp-exp-euler", "mobility"),
+        ("linear-symp-h1", "qkv"),
+        ("linear-symp-exp-euler", "potential"),
+    ],
+)
+def test_what_acts_in_calls_only_is_refused_where_a_matrix_is_read(preset, part, hook, tiny):
+    model, ids = sf.build(tiny(preset)), torch.randint(0, 37, (2, 9))
+    parts = [m for name, m in model.named_modules() if name.endswith(f".{part}")]
+    HOOKS[hook](parts[0])
+    with pytest.raises(InputError, match="replaced or has hooks"):
+        model(ids)
+
+
+@pytest.mark.parametrize("preset", ["gpt", "gpt-untied"])
+def test_an_adapter_of_the_table_is_refused(preset, tiny):
+    """The head would pass it by."""
+    model, ids = sf.build(tiny(preset)), torch.randint(0, 37, (2, 9))
+    tables = model.inputs.usual
+    tables.tokens = Doubled(tables.tokens)
+    with pytest.raises(InputError, match="head would pass by"):
+        model(ids)
+
+
+class Doubled(torch.nn.Module):
+    """A table and as much again, whose vectors stay readable."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+
+    @property
+    def weight(self):
+        return self.base.weight
+
+    def forward(self, ids):
+        return 2 * self.base(ids)
+
+
+@pytest.mark.parametrize("preset", ["gpt", "symp-r2", "symp-exp-euler", "linear-gpt"])
+def test_pruned_matrices_act_or_are_refused(preset, tiny):
+    """Also after an update, when what was pruned is made anew."""
+    model, ids = sf.build(tiny(preset)), torch.randint(0, 37, (2, 9))
+    for name, module in model.named_modules():
+        if name.endswith((".qkv", ".out")):
+            prune.l1_unstructured(module, "weight", 0.4)
+            with torch.no_grad():
+                module.weight_orig.mul_(2)
+    with suppress(InputError):
+        pruned = model(ids).logits
+        for name, module in model.named_modules():
+            if name.endswith((".qkv", ".out")):
+                prune.remove(module, "weight")
+        torch.testing.assert_close(pruned, model(ids).logits)

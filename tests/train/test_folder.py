@@ -227,3 +227,12 @@ def test_a_folder_that_cannot_be_written_to(config, corpus, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
         RunFolder(tmp_path / "file" / "run").begin(config, {}, corpus.tokenizer)
+
+
+def test_a_file_is_told_from_a_run_folder(run, config):
+    """Its weights load; its tokenizer and its data are the folder's to tell."""
+    run.save(model := sf.build(config.model), state_of(model))
+    alone = RunFolder(run.path / "model.safetensors")
+    for ask in (alone.config, alone.model):
+        with pytest.raises(InputError, match="is a file: give the run folder"):
+            ask()

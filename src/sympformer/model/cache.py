@@ -1,8 +1,9 @@
 """What a model remembers of earlier tokens: the state of cached decoding."""
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Self, cast
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -66,6 +67,20 @@ class Cache:
     owner: object = None
     """Whose it is: no other model takes it. None for a fresh start."""
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy is of the same model; of its copy, if that has been copied with it before."""
+        copied = {
+            f.name: copy.deepcopy(getattr(self, f.name), memo)
+            for f in fields(self)
+            if f.name != "owner"
+        }
+        return replace(self, **copied, owner=memo.get(id(self.owner), self.owner))
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of the batch that it is of; None of a fresh start."""
+        return next(map(_batch, self.entries.values()), None)
+
     def select(self, rows: Tensor | Sequence[int]) -> Self:
         """The cache of these rows of the batch, in this order; a row may come more than once.
 
@@ -73,9 +88,9 @@ class Cache:
             InputError: there is no such row.
         """
         index = torch.as_tensor(rows, dtype=torch.int64)
-        known = [_batch(entry) for entry in self.entries.values()]
-        if known and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < known[0]:
-            raise InputError(f"rows must be from 0 to {known[0] - 1}, not {index.tolist()}")
+        known = self.rows
+        if known and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < known:
+            raise InputError(f"rows must be from 0 to {known - 1}, not {index.tolist()}")
 
         def rows_of(t: Tensor) -> Tensor:
             return t.index_select(0, index.to(t.device))
@@ -112,6 +127,14 @@ def _batch(entry: Entry) -> int:
     return len(entry.data if isinstance(entry, Buffer) else entry)
 
 
+def _require_rows(known: int | None, rows: int) -> None:
+    if known not in (None, rows):
+        raise InputError(
+            f"the cache is of {known} rows, the tokens are of {rows}: continue every row that the "
+            "cache was made from, or cache.select(rows)"
+        )
+
+
 class Recorder:
     """Extends a cache during one forward pass; it is the past of a model's parts.
 
@@ -120,9 +143,10 @@ class Recorder:
         limit: tokens beyond which there is never a need for room; 0 if unknown.
         keeps: whether to leave anything for later tokens; scoring a continuation need not.
         owner: whose cache it will be.
+        rows: of the batch that goes on; not checked if None.
 
     Raises:
-        InputError: the cache is another model's.
+        InputError: the cache is another model's, or of other rows.
     """
 
     def __init__(
@@ -132,12 +156,15 @@ class Recorder:
         limit: int = 0,
         keeps: bool = True,
         owner: object = None,
+        rows: int | None = None,
     ):
         cache = cache or Cache()
         if cache.length and cache.owner is not owner:
             raise InputError(
                 "this cache is of another model: continue with the one that made it, or start anew"
             )
+        if cache.length and rows is not None:
+            _require_rows(cache.rows, rows)
         self.length, self.padding, self.keeps = cache.length, cache.padding, keeps
         self.capacity, self.limit, self.owner = cache.capacity, limit, owner
         self.old = cache.entries
@@ -199,11 +226,8 @@ class Part:
 
     def _grown(self, old: Tensor | None, new: Tensor) -> Buffer:
         """A new buffer with both, and with room for as many more."""
-        if old is not None and old.shape[:-2] != new.shape[:-2]:
-            raise InputError(
-                f"the cache is of {old.shape[0]} rows, the tokens are of {new.shape[0]}: "
-                "continue every row that the cache was made from"
-            )
+        if old is not None:
+            _require_rows(len(old), len(new))
         length = self.length + new.shape[-2]
         if torch.is_grad_enabled() or not self.keeps:
             return Buffer(new if old is None else torch.cat([old, new], dim=-2), length)

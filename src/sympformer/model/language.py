@@ -15,7 +15,7 @@ from sympformer.model.clock import Tempo, timetable
 from sympformer.model.config import ModelConfig
 from sympformer.model.generation import Decoder, left_padding
 from sympformer.model.inputs import Inputs
-from sympformer.model.layers import LayerNorm
+from sympformer.model.layers import LayerNorm, table
 from sympformer.model.loss import IGNORED, chunked_cross_entropy
 from sympformer.products import linear, product_dtype
 from sympformer.torch_private import transformed
@@ -126,14 +126,15 @@ class LanguageModel(Decoder):
         keeps = targets is None and not trains if use_cache is None else use_cache
         if start or keeps:
             limit = self.config.block_size
-            past = Recorder(cache, limit=limit, keeps=keeps, owner=self._owner)
+            rows = len(tokens)
+            past = Recorder(cache, limit=limit, keeps=keeps, owner=self._owner, rows=rows)
         else:
             past = NoPast(None if cache is None else cache.padding)
         stream = self.inputs(tokens, past.part("inputs"))
         for layer, tempo in enumerate(self._tempos(stream.t)):
             block = self.blocks[layer % len(self.blocks)]
             stream = block(stream, past=past.part(f"blocks.{layer}"), tempo=tempo)
-        hidden, head = self.norm(stream.x), self.inputs.usual.tokens.weight
+        hidden, head = self.norm(stream.x), table(self.inputs.usual.tokens)
         hidden = hidden.to(product_dtype(hidden))
         if not torch.is_grad_enabled():
             head = head.detach()  # logits that are read later shall not ask for gradients either

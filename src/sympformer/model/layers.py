@@ -45,13 +45,24 @@ def matrix(module: nn.Module) -> Tensor:
     Raises:
         InputError: something stands in for the map (an adapter, a hook) whose products are others.
     """
-    if type(module).forward is not Linear.forward or module._forward_hooks:
+    if type(module).forward is not Linear.forward or _is_dressed(module):
         raise InputError(
-            f"a projection is replaced by {type(module).__name__}, but products with its matrix "
-            "are made beside it: merge the adapter into the matrix, or use "
-            "torch.nn.utils.parametrize"
+            f"a projection is replaced or has hooks ({type(module).__name__}), but products with "
+            "its matrix are made beside it: merge the adapter into the matrix and remove the "
+            "hooks, or use torch.nn.utils.parametrize"
         )
     return module.weight  # pyright: ignore[reportReturnType]
+
+
+def _is_dressed(module: nn.Module) -> bool:
+    """Whether calling a module does more than the forward pass of its class."""
+    hooks = (
+        module._forward_pre_hooks,  # pruning and the old weight norm make their matrix in one
+        module._forward_hooks,
+        module._backward_pre_hooks,
+        module._backward_hooks,
+    )
+    return "forward" in module.__dict__ or any(hooks)
 
 
 class Mobility(Linear):
@@ -96,10 +107,11 @@ def _remade(
     if torch.compiler.is_compiling():  # all that a graph depends on is an argument of it
         return checkpoint(lambda x: outer(inner(x)), x, use_reentrant=False)
     middle = inner(x)
-    storage = middle.untyped_storage()
+    storage, version = middle.untyped_storage(), middle._version
 
     def pack(t: Tensor) -> Tensor | tuple:
-        if t.untyped_storage() is not storage:
+        # What `outer` has changed in place would not be made again so.
+        if t.untyped_storage() is not storage or t._version != version:
             return t
         return t.shape, t.stride(), t.storage_offset()
 
@@ -170,6 +182,20 @@ class Embedding(nn.Embedding):
     def reset_parameters(self) -> None:
         """Draw the table."""
         nn.init.normal_(self.weight, std=SPREAD)
+
+
+def table(module: nn.Module) -> Tensor:
+    """The vectors of a table of tokens, for the head, which shares it.
+
+    Raises:
+        InputError: something stands in for the table (an adapter), which the head would pass by.
+    """
+    if not isinstance(module, nn.Embedding):
+        raise InputError(
+            f"the table of tokens is replaced by {type(module).__name__}, which the head would "
+            "pass by: merge it into the table, or use torch.nn.utils.parametrize"
+        )
+    return module.weight
 
 
 class Embeddings(nn.Module):

@@ -198,6 +198,11 @@ class RunFolder:
         Raises:
             InputError: no run has begun here, or its config is corrupt.
         """
+        if self.path.is_file():
+            raise InputError(
+                f"{self} is a file: give the run folder that it is of, where the tokenizer and the "
+                "data are named"
+            )
         return RunConfig.load(self.path / CONFIG)
 
     def config(self) -> RunConfig:
