@@ -39,6 +39,8 @@ class Means(nn.Module):
         logits = self.head(x)
         if targets is None:
             return logits if self.gives != "loss only" else None
+        if self.sees == "targets in the loss":
+            logits = logits + self.head(self.table(targets))
         loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
         return {
             "tuple": (logits, loss),
@@ -82,6 +84,17 @@ def test_a_leak_is_found_also_through_the_targets(register, sees):
     report = sf.audit(register("leak", "tuple", sees), 8)
     assert not report.causal
     assert report.verdict.startswith("LEAK")
+
+
+def test_a_loss_that_sees_the_targets_is_no_loss_of_the_logits(register, tmp_path, capsys):
+    register("peeper", "loss", "targets in the loss")
+    report = sf.audit(sf.build(sf.ModelConfig.preset("peeper", vocab_size=512)), 8)
+    assert report.causal
+    assert not report.passed
+    assert report.verdict.startswith("WRONG LOSS: the loss given targets is")
+    options = [*FAST, "--vocab-size", "512", "--out", str(tmp_path / "r")]
+    assert main(["train", "peeper", *options]) == 1
+    assert "WRONG LOSS" in capsys.readouterr().out
 
 
 def test_what_cannot_be_had_is_refused(register):

@@ -10,10 +10,12 @@ from torch import Tensor
 from sympformer.causality.checks import SEQUENCES, Trial
 from sympformer.causality.compiled import compiled
 from sympformer.causality.copies import float64_copy, reweighted, undisturbed
+from sympformer.causality.loss import custom_fault
 from sympformer.causality.precision import coarsest_dtype
 from sympformer.causality.report import CHECKS, AuditReport
 from sympformer.causality.subject import Subject, device_of, limit_of
 from sympformer.errors import InputError, one_line
+from sympformer.model import CustomModel
 
 
 def audit(
@@ -32,7 +34,8 @@ def audit(
     only such tensor of a tuple or list, `["logits"]` or `.logits` of the output. A module is
     audited in a float64 copy, with its own weights and with redrawn ones; of a function the checks
     are made that can be. The cache is checked where it is taken as `cache=`, `past_key_values=` or
-    `state=` and the output holds it under the same name. What could not be checked is in the
+    `state=` and the output holds it under the same name. Of a model that was registered, the loss
+    given targets must be that of its logits. What could not be checked is in the
     report. The model, its mode, its gradients and the caller's random state are left as they are.
 
     Args:
@@ -62,6 +65,7 @@ def audit(
         raise InputError("compile: a function is audited as it is; give a module, or compile it")
     draw = torch.Generator().manual_seed(seed)
     trials: list[Trial] = []
+    wrong_loss = ""
     with undisturbed(subject.device):
         if subject.module is not None:
             subject = Subject(float64_copy(subject.module), call, logits)
@@ -84,10 +88,13 @@ def audit(
                     break
                 trials.append(Trial(subject, weights, length, vocab_size, dtype, draw))
                 trials[-1].measure()
+                if len(trials) == 1 and isinstance(module, CustomModel):
+                    first = trials[0]
+                    wrong_loss = custom_fault(module, first.tokens, first.logits, dtype)
     if module is None or not any(p.is_floating_point() for p in module.parameters()):
         kind = "function" if module is None else "module"
         trials[0].not_made["redrawn weights"] = f"the {kind} shows none"
-    return _report(trials, length, where)
+    return _report(trials, length, where, wrong_loss)
 
 
 def _sizes(model: Any, length: int | None, vocab_size: int | None) -> tuple[int, int]:
@@ -134,7 +141,7 @@ def _where(model: Any, subject: Subject, dtype: torch.dtype, compile: bool) -> s
     return where
 
 
-def _report(trials: list[Trial], length: int, where: str) -> AuditReport:
+def _report(trials: list[Trial], length: int, where: str, wrong_loss: str) -> AuditReport:
     """The worst of each check."""
     worst, not_made = {}, {}
     for name in CHECKS:
@@ -143,4 +150,5 @@ def _report(trials: list[Trial], length: int, where: str) -> AuditReport:
     for trial in trials:
         not_made.update(trial.not_made)
     nonfinite = tuple(trial.nonfinite for trial in trials if trial.nonfinite)
-    return AuditReport(length, **worst, nonfinite=nonfinite, not_made=not_made, where=where)
+    said = {"nonfinite": nonfinite, "not_made": not_made, "where": where, "wrong_loss": wrong_loss}
+    return AuditReport(length, **worst, **said)

@@ -58,6 +58,8 @@ class AuditReport:
     nonfinite: tuple[str, ...] = ()
     not_made: Mapping[str, str] = field(default_factory=dict)
     where: str = "in float64"
+    wrong_loss: str = ""
+    """What is wrong with the loss of a model that was registered, if it is not of its logits."""
 
     @property
     def max_future_influence(self) -> float:
@@ -103,9 +105,10 @@ class AuditReport:
 
     @property
     def passed(self) -> bool:
-        """Causal, and prefix and cache consistent as far as they could be measured."""
+        """Causal, with the loss of its logits; prefix and cache consistent as far as measured."""
         return (
             self.causal
+            and not self.wrong_loss
             and self.prefix_consistent is not False
             and self.cache_consistent is not False
         )
@@ -127,6 +130,8 @@ class AuditReport:
             )
         if self.nonfinite:
             return f"UNDECIDED: outputs are not finite with weights {', '.join(self.nonfinite)}"
+        if self.wrong_loss:
+            return f"WRONG LOSS: {self.wrong_loss}"
         if prefix and prefix.failed:
             return (
                 f"LENGTH DEPENDENT: output {prefix.output} moves by {prefix.value:.2g} standard "
@@ -160,6 +165,7 @@ class AuditReport:
             "max_cache_difference": self.max_cache_difference,
             "length": self.length,
             "where": self.where,
+            "wrong_loss": self.wrong_loss,
             "not_made": dict(self.not_made),
             "nonfinite": list(self.nonfinite),
             "worst": {name: finding and asdict(finding) for name, finding in found.items()},

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sympformer.causality import audit
+from sympformer.causality.loss import fault_of_loss
 from sympformer.causality.subject import Subject, limit_of
 from sympformer.errors import InputError, one_line
 
@@ -122,13 +123,8 @@ def _check_loss(model: nn.Module, ids: Tensor, targets: Tensor, call: Call) -> N
     loss = _loss(out)
     assert loss is not None, "model(tokens, targets) gives no loss: a number, or .loss"
     assert loss.requires_grad, "the loss given targets has no gradient"
-    logits = _logits(model, call, ids).flatten(0, 1).double()
-    expected = nn.functional.cross_entropy(logits, targets.flatten()).item()
-    off = abs(loss.item() - expected)
-    assert off < 1e-4 * (1 + abs(expected)), (
-        f"the loss given targets is {loss.item():.6g}, the cross-entropy of the logits "
-        f"{expected:.6g}"
-    )
+    fault = fault_of_loss(loss.item(), _logits(model, call, ids), targets)
+    assert not fault, fault
 
 
 def _loss(out: Any) -> Tensor | None:
