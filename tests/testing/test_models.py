@@ -157,6 +157,17 @@ class Fails(Forgets):
         return super().forward(tokens)
 
 
+class Peeps(Pair):
+    """Looks at its targets."""
+
+    def forward(self, tokens, targets=None):
+        logits, _ = super().forward(tokens, tokens)
+        if targets is None:
+            return logits[:, [-1]], None
+        logits = logits + self.head(self.table(targets))
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.ravel())
+
+
 class Silent(Causal):
     """No loss given targets."""
 
@@ -176,6 +187,7 @@ class Silent(Causal):
         (Hidden, "a model with the same state_dict has other logits"),
         (Forgets, "(?i)cache"),
         (Fails, "audit of cache: the model fails"),
+        (Peeps, "LEAK"),
         (Silent, "gives no loss"),
     ],
 )

@@ -44,7 +44,8 @@ def audit(
             the model allows if that is less.
         vocab_size: number of tokens V; by default `model.config.vocab_size`.
         call: `call(model, ids)` in place of `model(ids)`. It must call the model that it is given,
-            which is the copy. A cache is checked if it takes one, under one of the names above.
+            which is the copy, and give it as targets, if any, the tokens that follow
+            (`ids.roll(-1, 1)`). A cache is checked if it takes one, under one of the names above.
         logits: a function of the output, where it does not say which are the logits.
         seed: of the test sequences and of the redrawn weights.
         compile: measure the model as it runs compiled: a language model's blocks in a pass over
@@ -122,7 +123,7 @@ def _coarsest_dtype(subject: Subject, length: int, vocab_size: int) -> torch.dty
     except Exception as error:  # whatever a model raises that wants something else
         raise InputError(
             f"the model fails on ids {tuple(ids.shape)} below {vocab_size} ({one_line(error)}): "
-            "give call=, e.g. lambda model, ids: model(ids, ids)[0]"
+            "give call=, e.g. lambda m, ids: m(ids, ids.roll(-1, 1))[0]"
         ) from error
 
 
