@@ -204,7 +204,7 @@ class ModelConfig:
 
     def of_block(self) -> dict[str, Any]:
         """What a layer is made of: the fields that `Block` takes by name."""
-        return {name: value for name, value in self.to_dict().items() if name not in _AROUND}
+        return {name: value for name, value in self.to_dict().items() if name not in AROUND}
 
     @property
     def leaking(self) -> bool:
@@ -244,7 +244,7 @@ class ModelConfig:
         return "connection" if self.connection != "none" else "attention"
 
 
-_AROUND = {
+AROUND = {
     "vocab_size",
     "block_size",
     "n_layer",
