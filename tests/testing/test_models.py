@@ -200,3 +200,17 @@ def test_a_broken_model_is_caught(model, says):
 def test_a_vocabulary_is_asked_for():
     with pytest.raises(AssertionError, match="give vocab_size="):
         check_model(Causal())
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("gpt", "takes a module or a function"),
+        (lambda: 3, "make a module"),
+        (lambda: 1 / 0, "Zero"),
+    ],
+)
+def test_what_is_no_model_is_said_in_a_line(model, says):
+    with pytest.raises(AssertionError, match=says) as caught:
+        check_model(model)
+    assert "\n" not in str(caught.value)
