@@ -117,7 +117,7 @@ def test_sampling_is_repeatable_and_obeys_top_k(model, tokens):
         (lambda m: m(torch.tensor([[1, 37]])), "outside the vocabulary"),
         (lambda m: m(torch.tensor([[-1, 3]])), "outside the vocabulary"),
         (lambda m: m(torch.zeros(1, 25, dtype=torch.long)), "block size of 24"),
-        (lambda m: m(torch.zeros(1, 0, dtype=torch.long)), "time ≥ 1"),
+        (lambda m: m(torch.zeros(1, 0, dtype=torch.long)), "each at least 1"),
         (lambda m: m.generate(torch.zeros(1, 0, dtype=torch.long), 3), "time ≥ 1"),
         (lambda m: m.generate(torch.zeros(1, 20, dtype=torch.long), 9), "block size of 24"),
         (
@@ -185,3 +185,17 @@ def test_yurii_is_the_published_block(tiny, tokens):
             v = norm(part.norm_v, beta * v + gamma * oracle(part, look))
             x = x + v
     torch.testing.assert_close(m(tokens).logits, norm(m.norm, x) @ table.tokens.weight.T)
+
+
+@pytest.mark.parametrize("shape", [(9, 2), (1, 18), (18,), (2, 8)])
+def test_targets_of_another_shape_are_refused(shape, tiny):
+    """Transposed ones have as many elements: their loss was that of other tokens, in silence."""
+    ids = torch.zeros(2, 9, dtype=torch.long)
+    with pytest.raises(InputError, match=r"targets must be \(2, 9\)"):
+        sf.build(tiny("gpt"))(ids, torch.zeros(shape, dtype=torch.long))
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (2, 0), (0, 0), (4,)])
+def test_no_tokens_are_refused(shape, tiny):
+    with pytest.raises(InputError, match="each at least 1"):
+        sf.build(tiny("gpt"))(torch.zeros(shape, dtype=torch.long))

@@ -213,10 +213,12 @@ def test_a_run_goes_on_with_other_options(corpus, config, tmp_path):
     assert run.finished
 
 
-def test_a_finished_run_is_left_as_it_is(corpus, config, tmp_path):
+@pytest.mark.parametrize("change", [{}, {"learning_rate": 1e-4, "eval_every": 2, "threads": 1}])
+def test_a_finished_run_is_left_as_it_is(change, corpus, config, tmp_path):
+    """Its tables would speak of a change that was of no update."""
     train(config, corpus, tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    train(config, corpus, tmp_path, resume=True)
+    train(replace(config, train=replace(config.train, **change)), corpus, tmp_path, resume=True)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 

@@ -116,12 +116,12 @@ class LanguageModel(Decoder):
             continuation.
 
         Raises:
-            InputError: an id beyond the vocabulary, more tokens than `block_size`, padding that is
-                not on the left, or a cache of another model.
+            InputError: an id beyond the vocabulary, more tokens than `block_size`, targets of
+                another shape, padding that is not on the left, or a cache of another model.
         """
         cache = _padded(cache, attention_mask, tokens)
         start = 0 if cache is None else cache.length
-        self._check(tokens, start)
+        self._check(tokens, targets, start)
         trains = self.training and torch.is_grad_enabled() and not start
         keeps = targets is None and not trains if use_cache is None else use_cache
         if start or keeps:
@@ -159,10 +159,14 @@ class LanguageModel(Decoder):
         tempos = iter(timetable(known, t) if known else [])
         return [None if pace is None else next(tempos) for pace in paces]
 
-    def _check(self, tokens: Tensor, start: int) -> None:
-        if tokens.ndim != 2 or tokens.shape[1] == 0:
+    def _check(self, tokens: Tensor, targets: Tensor | None, start: int) -> None:
+        if tokens.ndim != 2 or 0 in tokens.shape:
             raise InputError(
-                f"tokens must be (batch, time) with time ≥ 1, not {tuple(tokens.shape)}"
+                f"tokens must be (batch, time), each at least 1, not {tuple(tokens.shape)}"
+            )
+        if targets is not None and targets.shape != tokens.shape:
+            raise InputError(
+                f"targets must be {tuple(tokens.shape)} as the tokens, not {tuple(targets.shape)}"
             )
         if start + tokens.shape[1] > self.config.block_size:
             raise InputError(

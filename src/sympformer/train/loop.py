@@ -170,7 +170,7 @@ class Run:
                     "least that"
                 )
             self._load(state)
-        if changes:
+        if changes and not self.complete:  # else they change no update
             self.changes.append({"from_step": self.engine.step, **changes})
             if self.engine.records:
                 self.folder.go_on()
