@@ -224,6 +224,8 @@ def test_variants_are_entries_of_their_own(tmp_path, capsys):
         ("look", "NAME=PRESET"),
         ("look=symp-r3", "did you mean 'symp-r2'"),
         ("gpt=symp-r2", "name of a preset"),
+        ("gpt=gpt,mlp_width=32", "'gpt' is a preset, which would be replaced"),
+        ("x=gpt, mlp_width=0", "variant 'x' is the same as 'gpt'"),
         ("a/b=symp-r2", "name of a folder"),
         ("look=symp-r2,lookahed=true", "did you mean 'lookahead'"),
         ("look=symp-r2,learning_rate=fast", "learning_rate must be a finite number"),

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from sympformer.errors import InputError, one_line
 from sympformer.typed import check
@@ -65,6 +66,21 @@ def import_again(needed: Mapping[str, str], who: str) -> None:
                 f"{found[:12]} now): restore it, or name a copy of what it was with --import"
             )
         import_from(name)
+
+
+def import_listed(listed: Any, who: str) -> None:
+    """Import what a file lists as its imports: names, or names with their digests.
+
+    Raises:
+        InputError: neither, or what `import_from` and `import_again` refuse.
+    """
+    if isinstance(listed, list):
+        for name in listed:
+            check(f"a name in the imports of {who}", name, str)
+            import_from(name)
+        return
+    check("imports", listed, Mapping[str, Any])
+    import_again(listed, who)
 
 
 def import_file(path: Path) -> ModuleType:

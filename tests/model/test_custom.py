@@ -111,6 +111,10 @@ def test_what_cannot_be_had_is_refused(register):
         model.with_loops(4)
     with pytest.raises(InputError, match="match_parameters"):
         sf.ModelConfig.preset("mute", match_parameters="gpt")
+    for field in ({"dynamics": "yurii"}, {"causality": "joint"}, {"attention": "linear"}):
+        with pytest.raises(InputError, match="a model of ours"):
+            sf.ModelConfig.preset("mute", **field)
+    assert sf.ModelConfig.preset("mute", mlp_width=3, heads="averaged").mlp_width == 3
 
 
 def test_names_and_builds_that_fail_are_refused():

@@ -13,6 +13,7 @@ from sympformer import machine
 from sympformer.commands.data import prepare
 from sympformer.commands.options import COMPARED, Flat, Set, Size, overrides, sizes_in
 from sympformer.errors import InputError
+from sympformer.model import PRESETS
 from sympformer.signals import noticed
 from sympformer.train import DataConfig, Progress, TrainConfig
 from sympformer.train.folder import RunFolder
@@ -27,9 +28,10 @@ class Compare:
     presets: tuple[str, ...] = COMPARED
     """Architectures."""
     seeds: tuple[int, ...] = (0,)
-    """Seeds; each is used for the weights and for the data of every preset."""
-    baseline: str = "gpt"
-    """Preset that the others are compared with."""
+    """Seeds, in place of --seed and --data-seed: each is that of the weights and of the data of
+    every preset."""
+    baseline: str = ""
+    """Entry that the others are compared with; gpt if it is among them, else the first."""
     out: Path = Path("runs/compare")
     """Folder of the runs and the report; finished runs in it are kept, unfinished ones resumed."""
     config: Path | None = None
@@ -55,7 +57,7 @@ class Compare:
         """The defaults in a TOML file (see `sympformer.study.Plan`)."""
         from sympformer.study import Plan
 
-        plan = Plan.load(path)
+        plan = Plan.load(path, COMPARED)
         size, others = sizes_in(plan.model)
         return cls(
             presets=plan.presets,
@@ -96,7 +98,7 @@ class Compare:
         if left := sum(not RunFolder(run).finished for run in runs):
             print(f"{left} of {len(runs)} runs are not finished yet: the last makes the report")
             return 0
-        return _report(load_results(runs), self.out, self.baseline)
+        return _report(load_results(runs), self.out, plan.baseline)
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ class Report:
 
     folder: Positional[Path]
     """Folder whose subfolders are runs."""
-    baseline: str = "gpt"
-    """Preset that the others are compared with."""
+    baseline: str = ""
+    """Entry that the others are compared with; gpt if it is among them, else the first."""
 
     def run(self) -> int:
         """Report."""
@@ -118,9 +120,14 @@ class Report:
 def _variant(text: str) -> tuple[str, dict[str, Any]]:
     """The name of `NAME=PRESET,OPTION=VALUE,...`, and what is its own."""
     name, equals, rest = text.partition("=")
-    preset, *options = rest.split(",")
+    name, (preset, *options) = name.strip(), map(str.strip, rest.split(","))
     if not (name and equals and preset):
         raise InputError(f"--variant takes NAME=PRESET,OPTION=VALUE,..., not {text!r}")
+    if options and name in PRESETS:
+        raise InputError(
+            f"--variant {name}=...: {name!r} is a preset, which would be replaced: choose another "
+            "name"
+        )
     return name, {"preset": preset, **overrides(tuple(options), "--variant")}
 
 
@@ -133,7 +140,9 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _report(results: list[Any], folder: Path, baseline: str) -> int:
     from sympformer.study import print_table, write_report
+    from sympformer.study.plan import baseline_among
 
+    baseline = baseline or baseline_among([result.preset for result in results])
     paths = write_report(results, folder, baseline=baseline)
     print_table(results, baseline=baseline)
     print("written: " + ", ".join(map(str, paths)))

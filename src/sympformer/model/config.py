@@ -169,6 +169,9 @@ class ModelConfig:
             "match_parameters": (not self.model, "a model of ours"),
             "mlp_width": (not self.match_parameters, "match_parameters = '' (it sets the width)"),
         }
+        for name in type(self).__dataclass_fields__.keys() - needs.keys() if self.model else ():
+            if name not in _OF_WHOLE_MODELS:
+                needs[name] = (False, "a model of ours")
         for name, (has_effect, where) in needs.items():
             default = type(self).__dataclass_fields__[name].default
             if getattr(self, name) != default and not has_effect:
@@ -244,6 +247,18 @@ class ModelConfig:
         return "connection" if self.connection != "none" else "attention"
 
 
+_OF_WHOLE_MODELS = {
+    "vocab_size",
+    "block_size",
+    "n_layer",
+    "n_head",
+    "n_embd",
+    "mlp_width",
+    "unique_layers",
+    "model",
+    "options",
+}
+"""Fields that a whole model of a user's own may read."""
 AROUND = {
     "vocab_size",
     "block_size",
