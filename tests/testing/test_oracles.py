@@ -201,6 +201,20 @@ def test_an_unknown_reading_is_not_registered():
         sf.register_attention("misspelt", Misspelt)
 
 
+class Scheming(Attention):
+    """Has an option of the name of a field."""
+
+    def __init__(self, d: int, n_head: int, *, reads="attention", causality="prefix", scheme="x"):
+        super().__init__(d, n_head, reads=reads, causality=causality)
+
+
+def test_an_option_that_would_never_be_given_is_refused():
+    with pytest.raises(sf.InputError, match="'scheme' of attention 'scheming' has the name of"):
+        sf.register_attention("scheming", Scheming)
+    with pytest.raises(sf.InputError, match="class below AttentionOracle"):
+        sf.register_attention("number", int)
+
+
 @pytest.mark.parametrize(
     ("oracle", "says"),
     [

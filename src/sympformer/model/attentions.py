@@ -24,14 +24,21 @@ def register_attention(name: str, oracle: type[AttentionOracle]) -> None:
 
     Raises:
         InputError: the name is taken, it is no oracle, it says that it answers what nobody asks, or
-            an option has no default.
+            an option has no default, or the name of a field.
     """
+    from sympformer.model.config import ModelConfig  # which looks attentions up
+
     if not (isinstance(oracle, type) and issubclass(oracle, AttentionOracle)):
         raise InputError(
             f"attention {name!r} must be a class below AttentionOracle, not {oracle!r}"
         )
     require_readings(oracle)
     for option, parameter in options_of(oracle).items():
+        if option in ModelConfig.__dataclass_fields__:
+            raise InputError(
+                f"option {option!r} of attention {name!r} has the name of a ModelConfig field, and "
+                "would never be given: choose another name"
+            )
         if parameter.default is Parameter.empty:
             raise InputError(f"option {option!r} of attention {name!r} needs a default")
     enter(ATTENTIONS, name, oracle, "attention")
