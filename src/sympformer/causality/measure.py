@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from sympformer.causality.loss import custom_fault
 from sympformer.causality.precision import coarsest_dtype
 from sympformer.causality.report import CHECKS, AuditReport
 from sympformer.causality.subject import Subject, device_of, limit_of
-from sympformer.errors import InputError, one_line
+from sympformer.errors import InputError, one_line, shown
 from sympformer.model import CustomModel
+from sympformer.typed import check
 
 
 def audit(
@@ -58,6 +60,16 @@ def audit(
     """
     if not callable(model):
         raise InputError(f"the audit needs a module or a function of ids, not {model!r}")
+    for name, function in (("call", call), ("logits", logits)):
+        if function is not None and not callable(function):
+            raise InputError(f"{name} must be a function, not {shown(function)}")
+    for name, number in (("length", length), ("vocab_size", vocab_size)):
+        check(name, number, int | None)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError(
+            "a module of torch.jit cannot be watched: audit the module that it was made of, or a "
+            "function of ids, lambda ids: model(ids)"
+        )
     length, vocab_size = _sizes(model, length, vocab_size)
     subject = Subject(model, call, logits)
     if subject.device.type == "meta":
@@ -66,7 +78,7 @@ def audit(
         raise InputError("compile: a function is audited as it is; give a module, or compile it")
     draw = torch.Generator().manual_seed(seed)
     trials: list[Trial] = []
-    wrong_loss = ""
+    repeats, wrong_loss = True, ""
     with undisturbed(subject.device):
         if subject.module is not None:
             subject = Subject(float64_copy(subject.module), call, logits)
@@ -88,6 +100,7 @@ def audit(
                     )
                     break
                 trials.append(Trial(subject, weights, length, vocab_size, dtype, draw))
+                repeats = repeats and trials[-1].is_steady()
                 trials[-1].measure()
                 if len(trials) == 1 and isinstance(module, CustomModel):
                     first = trials[0]
@@ -95,7 +108,7 @@ def audit(
     if module is None or not any(p.is_floating_point() for p in module.parameters()):
         kind = "function" if module is None else "module"
         trials[0].not_made["redrawn weights"] = f"the {kind} shows none"
-    return _report(trials, length, where, wrong_loss)
+    return replace(_report(trials, length, where), repeats=repeats, wrong_loss=wrong_loss)
 
 
 def _sizes(model: Any, length: int | None, vocab_size: int | None) -> tuple[int, int]:
@@ -123,7 +136,8 @@ def _coarsest_dtype(subject: Subject, length: int, vocab_size: int) -> torch.dty
     except Exception as error:  # whatever a model raises that wants something else
         raise InputError(
             f"the model fails on ids {tuple(ids.shape)} below {vocab_size} ({one_line(error)}): "
-            "give call=, e.g. lambda m, ids: m(ids, ids.roll(-1, 1))[0]"
+            "give call=, e.g. lambda m, ids: m(ids, ids.roll(-1, 1))[0], or length= (--length), if "
+            "it takes fewer tokens"
         ) from error
 
 
@@ -142,7 +156,7 @@ def _where(model: Any, subject: Subject, dtype: torch.dtype, compile: bool) -> s
     return where
 
 
-def _report(trials: list[Trial], length: int, where: str, wrong_loss: str) -> AuditReport:
+def _report(trials: list[Trial], length: int, where: str) -> AuditReport:
     """The worst of each check."""
     worst, not_made = {}, {}
     for name in CHECKS:
@@ -151,5 +165,4 @@ def _report(trials: list[Trial], length: int, where: str, wrong_loss: str) -> Au
     for trial in trials:
         not_made.update(trial.not_made)
     nonfinite = tuple(trial.nonfinite for trial in trials if trial.nonfinite)
-    said = {"nonfinite": nonfinite, "not_made": not_made, "where": where, "wrong_loss": wrong_loss}
-    return AuditReport(length, **worst, **said)
+    return AuditReport(length, **worst, nonfinite=nonfinite, not_made=not_made, where=where)
