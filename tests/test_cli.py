@@ -4,10 +4,17 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
 
 import pytest
+import tyro
 
 from sympformer.cli import main
+from sympformer.commands import COMMANDS
+from sympformer.commands.repeated import gathered
+from sympformer.commands.study import Compare
+from sympformer.lab import EXPERIMENTS
 
 FAST = [
     *("--n-layer", "1", "--n-head", "2", "--n-embd", "16", "--block-size", "32"),
@@ -217,6 +224,8 @@ def test_variants_are_entries_of_their_own(tmp_path, capsys):
         ("look", "NAME=PRESET"),
         ("look=symp-r3", "did you mean 'symp-r2'"),
         ("gpt=symp-r2", "name of a preset"),
+        ("gpt=gpt,mlp_width=32", "'gpt' is a preset, which would be replaced"),
+        ("x=gpt, mlp_width=0", "variant 'x' is the same as 'gpt'"),
         ("a/b=symp-r2", "name of a folder"),
         ("look=symp-r2,lookahed=true", "did you mean 'lookahead'"),
         ("look=symp-r2,learning_rate=fast", "learning_rate must be a finite number"),
@@ -226,6 +235,36 @@ def test_a_variant_that_makes_no_sense_is_refused(variant, says, tmp_path, capsy
     assert run("compare", "--variant", variant, "--out", tmp_path / "o", *FAST) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+def test_an_option_that_is_repeated_appends():
+    variants = ["--variant", "x=gpt,mlp_width=32", "--seeds", "0", "--variant=y=gpt,mlp_width=64"]
+    asked = gathered(Compare, [*variants, "--shard", "1/2", "--seeds", "1", "2", "--out", "a"])
+    compare = tyro.cli(Compare, args=asked)
+    assert compare.variant == ("x=gpt,mlp_width=32", "y=gpt,mlp_width=64")
+    assert compare.seeds == (0, 1, 2)
+    assert (compare.shard, compare.out) == ("1/2", Path("a"))
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (command, field)
+        for command in [*COMMANDS.values(), *(e.config for e in EXPERIMENTS.values())]
+        for field, hint in get_type_hints(command).items()
+        if get_origin(hint) is tuple and get_args(hint)[-1] is ... and field != "prompt"
+    ],
+)
+def test_every_option_of_several_values_may_be_repeated(command, option):
+    flag = "--" + option.replace("_", "-")
+    got = gathered(command, ["x", flag, "1", "2", "--n", "0", flag, "3"])
+    assert got == ["x", "--n", "0", flag, "1", "2", "3"]
+
+
+def test_a_repeated_set_reaches_the_model(capsys):
+    sets = ["--set", "n_layer=1", "--set", "causality=joint"]
+    assert run("audit", "gpt", *sets, "--length", "12") == 1
+    assert "LEAK" in capsys.readouterr().out
 
 
 def test_shards_share_the_work(tmp_path, capsys):

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import sympformer as sf
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -28,3 +30,8 @@ def test_version():
     declared = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert declared
     assert declared[1] == sympformer.__version__
+
+
+def test_only_public_names_are_shown():
+    shown = {name for name in dir(sf) if not name.startswith("_")}
+    assert shown == {*sf.__all__, "causality"}

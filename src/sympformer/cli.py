@@ -51,12 +51,16 @@ def _run(arguments: list[str]) -> int:
 
         from sympformer.commands import COMMANDS
         from sympformer.commands.lab import experiments
+        from sympformer.commands.repeated import gathered
         from sympformer.commands.study import Compare
         from sympformer.commands.train import Train
 
         arguments, file, run = _first(arguments)
         lab = arguments[:1] == ["lab"]
         commands: dict[str, Any] = experiments() if lab else COMMANDS
+        first = 2 if lab else 1
+        if command := commands.get("".join(arguments[first - 1 : first])):
+            arguments = arguments[:first] + gathered(command, arguments[first:])
     try:
         if lab:
             return _parse(commands, "sympformer lab", arguments[1:])

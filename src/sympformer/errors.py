@@ -1,5 +1,6 @@
 """Errors that a user can mend, and the tables of names in which most of them arise."""
 
+import re
 from collections.abc import Mapping, MutableMapping
 from difflib import get_close_matches
 from textwrap import shorten
@@ -49,10 +50,13 @@ def enter(table: MutableMapping[str, T], name: str, entry: T, what: str) -> None
     """Set `table[name]`; the same class or function may come again, as when a file is read twice.
 
     Raises:
-        InputError: the name is no text, or stands for something else.
+        InputError: the name is no word, or stands for something else.
     """
-    if not isinstance(name, str) or not name:
-        raise InputError(f"a {what} needs a name, not {name!r}")
+    # Folders of runs are called by it, and options name it.
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]*", name):
+        raise InputError(
+            f"a {what} needs a name of letters, digits, '-', '_', '.' and '+', not {shown(name)}"
+        )
     known = table.get(name, entry)
     if known != entry and _origin(known) != _origin(entry):
         raise InputError(f"there is a {what} {name!r} already: choose another name")

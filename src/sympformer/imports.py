@@ -12,11 +12,14 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from sympformer.errors import InputError, one_line
 from sympformer.typed import check
 
 _imported: dict[str, str] = {}
+_given: set[str] = set()
+"""What was asked for in this process, rather than by a run."""
 
 
 def imported() -> dict[str, str]:
@@ -30,22 +33,59 @@ def import_from(name: str) -> ModuleType:
     Raises:
         InputError: there is none, or it raises; the line of the file is named.
     """
-    path = Path(name)
+    before = set(_imported)
+    module = _import(name)
+    _given.update((_key(name), *(set(_imported) - before)))
+    return module
+
+
+def _key(name: str) -> str:
+    return str(Path(name).resolve()) if Path(name).suffix == ".py" else name
+
+
+def _import(name: str) -> ModuleType:
+    """Import a file or a module, and remember it with its neighbours that it imports."""
+    path, before = Path(name), set(sys.modules)
     if path.suffix == ".py":
         if not path.is_file():
             raise InputError(f"{name} does not exist")
-        module, key = import_file(path), str(path.resolve())
+        module = _neighbour(path) or import_file(path)
     else:
         try:
-            module, key = importlib.import_module(name), name
+            module = importlib.import_module(name)
         except (Exception, SystemExit) as error:  # whatever the user's code raises
             raise InputError(f"module {name!r} cannot be imported: {one_line(error)}") from error
-    _imported[key] = _digest(module)
+    _imported[_key(name)] = _digest(module)
+    for other in sorted(set(sys.modules) - before):
+        if other != module.__name__ and (file := _beside(module, sys.modules[other])):
+            _imported.setdefault(file, _digest(sys.modules[other]))
     return module
+
+
+def _neighbour(path: Path) -> ModuleType | None:
+    """The module that a file is already, for another has imported it."""
+    place = str(path.resolve())
+    if place not in _imported:
+        return None
+    loaded = list(sys.modules.values())
+    return next((m for m in loaded if getattr(m, "__file__", None) == place), None)
+
+
+def _beside(module: ModuleType, other: ModuleType) -> str | None:
+    """The file of `other`, if it is source in the folder of `module` or below."""
+    mine, file = getattr(module, "__file__", None), getattr(other, "__file__", None)
+    if not mine or not file or Path(file).suffix != ".py":
+        return None
+    place = Path(file).resolve()
+    installed = {"site-packages", "dist-packages"} & set(place.parts)
+    return str(place) if Path(mine).resolve().parent in place.parents and not installed else None
 
 
 def import_again(needed: Mapping[str, str], who: str) -> None:
     """Import what `who` was made with; what is imported already, from any place, is enough.
+
+    What has changed is refused, unless it was asked for in this process (`--import`): then it is
+    taken as it is, and said so on standard error.
 
     Raises:
         InputError: something of it is gone, or has changed since.
@@ -58,13 +98,35 @@ def import_again(needed: Mapping[str, str], who: str) -> None:
         if path.suffix == ".py" and path.is_file():  # what has changed is not run
             found = hashlib.sha256(path.read_bytes()).hexdigest()
         else:
-            found = _digest(import_from(name))
-        if found != digest:
+            found = _digest(_import(name))
+        if found == digest:
+            continue
+        digests = f"(SHA-256 {digest[:12]} then, {found[:12]} now)"
+        if _key(name) not in _given:
             raise InputError(
-                f"{name} has changed since {who} was made (SHA-256 {digest[:12]} then, "
-                f"{found[:12]} now): restore it, or name a copy of what it was with --import"
+                f"{name} has changed since {who} was made {digests}: restore it, or name a copy of "
+                "what it was with --import; --import of the file itself takes it as it is now"
             )
-        import_from(name)
+        said = f"{name} has changed since {who} was made {digests}, and is taken as it is now"
+        print(f"sympformer: {said}", file=sys.stderr)
+    for name, digest in needed.items():
+        if _key(name) not in _imported and digest not in _imported.values():
+            _import(name)
+
+
+def import_listed(listed: Any, who: str) -> None:
+    """Import what a file lists as its imports: names, or names with their digests.
+
+    Raises:
+        InputError: neither, or what `import_from` and `import_again` refuse.
+    """
+    if isinstance(listed, list):
+        for name in listed:
+            check(f"a name in the imports of {who}", name, str)
+            import_from(name)
+        return
+    check("imports", listed, Mapping[str, Any])
+    import_again(listed, who)
 
 
 def import_file(path: Path) -> ModuleType:

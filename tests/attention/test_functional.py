@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import sympformer as sf
+from sympformer.errors import InputError
 
 CAUSALITIES = ["prefix", "joint"]
 B, H, T, D, E = 2, 3, 7, 4, 5
@@ -109,3 +110,71 @@ def test_linear_metric(causality):
     connection = K @ g - turn @ pi + ridge * g
     got = [metric.pi, metric.repulsion(), metric.connection(g)]
     assert_same(got, [pi, repulsion, connection], [k, ku, u, g])
+
+
+FUNCTIONS = {
+    "softmax_attention": ("q", "k", "v"),
+    "softmax_momentum": ("q", "k", "v", "pi"),
+    "softmax_velocity": ("q", "k", "v", "qu", "ku", "s"),
+    "linear_attention": ("q", "k", "v"),
+    "linear_momentum": ("q", "k", "pi"),
+    "linear_metric": ("k", "ku", "u"),
+}
+
+
+def call(name, options=None, **changed):
+    arguments = {n: torch.randn(B, H, T, D) for n in FUNCTIONS[name]}
+    if "s" in arguments:
+        arguments["s"] = torch.randn(B, 1, T, 1)
+    options = ({"ridge": 0.1} if name == "linear_metric" else {}) | (options or {})
+    return getattr(sf.attention, name)(**arguments | changed, **options)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("causality", ["causal", "Prefix", True, None])
+def test_an_unknown_causality_is_refused(name, causality):
+    call(name)
+    with pytest.raises(InputError, match="causality"):
+        call(name, {"causality": causality})
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("scale", ["1", math.nan, torch.ones(())])
+def test_a_scale_is_a_number(name, scale):
+    with pytest.raises(InputError, match="scale must be"):
+        call(name, {"scale": scale})
+
+
+def test_other_options_are_checked():
+    with pytest.raises(InputError, match="normalizer"):
+        call("softmax_momentum", {"normalizer": "foo"})
+    with pytest.raises(InputError, match="ridge must be greater than 0"):
+        call("linear_metric", {"ridge": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"), [(name, a) for name, arguments in FUNCTIONS.items() for a in arguments]
+)
+@pytest.mark.parametrize("axis", range(4))
+def test_shapes_that_do_not_fit_are_refused(name, argument, axis):
+    shape = [B, 1, T, 1] if argument == "s" else [B, H, T, D]
+    shape[axis] += 1
+    if axis == 3 and argument in ("v", "pi", "u") and name != "softmax_momentum":
+        call(name, **{argument: torch.randn(shape)})  # a width of its own
+        return
+    with pytest.raises(InputError, match="must be"):
+        call(name, **{argument: torch.randn(shape)})
+
+
+def test_arguments_are_tensors_of_one_real_type_with_four_axes():
+    for wrong in (torch.ones(B, H, T, D, dtype=torch.int64), [1.0], torch.randn(T, D)):
+        with pytest.raises(InputError, match="k must be"):
+            call("softmax_attention", k=wrong)
+    with pytest.raises(InputError, match="one type"):
+        call("linear_attention", v=torch.randn(B, H, T, D, dtype=torch.float64))
+
+
+def test_fewer_queries_are_those_of_the_newest_tokens():
+    q, k, v = random(B, H, T, D), random(B, H, T, D), random(B, H, T, E)
+    whole = sf.attention.softmax_attention(q, k, v)
+    torch.testing.assert_close(sf.attention.softmax_attention(q[:, :, -3:], k, v), whole[:, :, -3:])

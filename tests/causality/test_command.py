@@ -94,6 +94,8 @@ def test_what_a_file_makes(models, capsys):
         ("models.py:soundd", [], "did you mean 'sound'"),
         ("models.py:number", [], "not 3"),
         ("models.py", [], "models.py:NAME"),
+        ("models.py:", [], "models.py:NAME, e.g. one of torch, nn, VOCABULARY, Last"),
+        ("models:sound", [], "models.py:sound"),
         ("wrong.py:make", [], "line 1 of"),
         ("missing.py:make", [], "missing.py does not exist"),
         ("nowhere", [], "does not exist"),

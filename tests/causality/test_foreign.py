@@ -386,3 +386,42 @@ def test_the_decoder_of_an_encoder_decoder(transformers):
     assert audit(lambda ids: call(model, ids).logits, LENGTH, vocab_size=V).passed
     leak = audit(small(transformers, "t5", leaks=True), LENGTH, call=call)
     assert leak.verdict.startswith("LEAK")
+
+
+def test_what_draws_anew_is_said_to(tmp_path):
+    draw = torch.Generator().manual_seed(0)
+    table = torch.randn(V, V)
+
+    def noisy(ids):
+        return table[ids] + torch.randn(V, generator=draw)
+
+    report = audit(noisy, LENGTH, vocab_size=V)
+    assert not report.passed
+    assert "the same ids give other outputs the second time" in report.verdict
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"logits": "scores"}, "logits must be a function, not 'scores'"),
+        ({"call": 3}, "call must be a function"),
+        ({"length": 2.5}, "length must be a whole number"),
+        ({"vocab_size": "61"}, "vocab_size must be a whole number"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(options, says):
+    with pytest.raises(InputError, match=says):
+        audit(lambda ids: torch.zeros(*ids.shape, V), **{"vocab_size": V, **options})
+
+
+def test_a_function_of_few_tokens_asks_for_a_length():
+    positions = torch.randn(32, V)
+    with pytest.raises(InputError, match=r"or length= \(--length\)"):
+        audit(lambda ids: positions[: ids.shape[1]] + torch.zeros(*ids.shape, V), vocab_size=V)
+
+
+def test_a_module_of_torch_jit_is_refused():
+    with pytest.warns(DeprecationWarning, match="deprecated"):
+        scripted = torch.jit.trace(torch.nn.Embedding(V, V), torch.zeros(1, 4, dtype=torch.long))
+    with pytest.raises(InputError, match=r"torch\.jit cannot be watched"):
+        audit(scripted, vocab_size=V)

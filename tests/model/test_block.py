@@ -1,10 +1,15 @@
 """A layer outside of a language model is what it is inside."""
 
+from functools import partial
+
 import pytest
 import torch
 
 import sympformer as sf
+from sympformer import InputError
 from sympformer.attention.past import NoPast
+from sympformer.model import MODELS
+from sympformer.model import PRESETS as PRESETS_OF_ALL
 from sympformer.model.layers import Stream
 
 PRESETS = ["gpt", "yurii", "tmm", "symp-r2", "symp-exp-euler", "symp-etd-ab2", "symp-tao"]
@@ -55,6 +60,39 @@ def test_a_bare_block_initialises_itself_as_the_models_do(name, tiny):
             assert models[key].std().item() == pytest.approx(0.02, rel=0.3)
         else:
             torch.testing.assert_close(value, models[key], rtol=0, atol=0)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    block, x = sf.Block.preset("symp-r2", D, HEADS), torch.randn(2, 3, D)
+    for wrong in (torch.randn(2, 3, D + 1), torch.randn(3, D)):
+        for given in (wrong, Stream.start(wrong)):
+            with pytest.raises(InputError, match="positions must be"):
+                block(given)
+    for wrong in (torch.ones(2, 3, D, dtype=torch.int64), [1.0]):
+        with pytest.raises(InputError, match="real numbers"):
+            block(wrong)
+    with pytest.raises(InputError, match="momenta must have the shape"):
+        block(x, torch.randn(1, 1, D))
+
+
+def test_what_is_injected_is_asked_for():
+    block, x = sf.Block.preset("gpt-inject", D, HEADS), torch.randn(2, 3, D)
+    with pytest.raises(InputError, match=r"Stream.start\(x, injected="):
+        block(x)
+    assert block(Stream.start(x, injected=x)).x.shape == x.shape
+
+
+def test_a_preset_that_is_more_than_its_layers_has_none():
+    sf.register_model("whole", lambda _: torch.nn.Linear(2, 2), "whole")
+    try:
+        with pytest.raises(InputError, match="'whole' is a whole model"):
+            sf.Block.preset("whole", D, HEADS)
+        with pytest.raises(InputError, match="model is of a whole model"):
+            sf.Block(D, HEADS, model="whole")
+    finally:
+        del MODELS["whole"], PRESETS_OF_ALL["whole"]
+    with pytest.raises(InputError, match="'gpt-wide' sets the width"):
+        sf.Block.preset("gpt-wide", D, HEADS)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -131,8 +169,17 @@ def of_last(full, last):
         ({"dynamics": "symp", "form": "momentum", "connection": "proposal"}, "connection"),
         ({"scheme": "eulr"}, "euler"),
         ({"attention": "linaer"}, "linear"),
+        ({"n_layer": 3}, "n_layer is of a whole model"),
+        ({"initial_momentum": "embedding"}, "initial_momentum is of a whole model"),
     ],
 )
 def test_what_makes_no_sense_is_refused(composition, says):
     with pytest.raises(sf.InputError, match=says):
         sf.Block(D, HEADS, **composition)
+
+
+def test_messages_call_the_arguments_by_their_names():
+    for arguments in ((D, 3), (0, 1)):
+        for make in (sf.Block, partial(sf.Block.preset, "symp-r2")):
+            with pytest.raises(sf.InputError, match=r"^d (\(|must)"):
+                make(*arguments)

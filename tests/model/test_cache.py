@@ -1,6 +1,7 @@
 """The cache: buffers that grow in place, and never at another continuation's expense."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -304,13 +305,64 @@ def test_padding_in_a_pass(preset, redrawn):
         model(ids, attention_mask=mask.flip(1))
 
 
-@pytest.mark.parametrize("rows", [torch.tensor([True, False]), [False, True], [0.9]])
 @torch.no_grad()
-def test_only_whole_numbers_select_rows(rows, tiny):
-    """A mask was read as the numbers 1 and 0, in silence."""
-    cache = sf.build(tiny("gpt"))(torch.zeros(2, 4, dtype=torch.long), use_cache=True).cache
-    with pytest.raises(InputError, match="rows must be whole numbers"):
+def test_a_mask_selects_rows(redrawn):
+    model = redrawn("gpt")
+    cache = model(torch.randint(37, (3, 5))).cache
+    for mask in ([True, False, True], torch.tensor([True, False, True])):
+        chosen = cache.select(mask)
+        assert chosen.rows == 2
+        for name, entry in cache.select([0, 2]).entries.items():
+            assert torch.equal(chosen.entries[name].data, entry.data)
+    assert cache.select([]).rows == 0
+
+
+@pytest.mark.parametrize(
+    "rows", [[True], [0.0, 1.0], [[0, 1]], slice(0, 1), 1, "1", None, [0, "1"]], ids=repr
+)
+def test_what_names_no_rows_is_refused(rows, tiny):
+    cache = sf.build(tiny("gpt")).eval()(torch.randint(37, (2, 5))).cache
+    with pytest.raises(InputError, match=r"rows must|mask of rows") as caught:
         cache.select(rows)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [5.0, True, "1", None])
+def test_a_cache_is_cropped_to_a_whole_number(length, tiny):
+    cache = sf.build(tiny("gpt")).eval()(torch.randint(37, (2, 5))).cache
+    with pytest.raises(InputError, match="whole number"):
+        cache.crop(length)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"cache": ()}, "cache must be"),
+        ({"cache": {}}, "cache must be"),
+        ({"attention_mask": [[1, 1, 1]]}, "must be a tensor"),
+        ({"attention_mask": torch.tensor([[0, 1, 2]])}, "0 .* and 1 .* only"),
+    ],
+)
+def test_what_is_no_cache_and_no_mask_is_refused(options, says, tiny):
+    model, ids = sf.build(tiny("gpt")).eval(), torch.randint(37, (1, 3))
+    with pytest.raises(InputError, match=says):
+        model(ids, **options)
+    if "cache" not in options:
+        with pytest.raises(InputError, match=says):
+            model.generate(ids, 1, **options)
+
+
+@pytest.mark.parametrize("preset", ["gpt", "linear-gpt"])
+def test_a_cache_is_shown_in_a_line(preset, tiny):
+    cache = sf.build(tiny(preset)).eval()(torch.randint(37, (2, 5))).cache
+    assert repr(cache).startswith("Cache(5 tokens, 2 rows, ")
+    assert len(repr(cache)) < 60
+
+
+def test_a_pickled_cache_is_of_no_model(tiny):
+    model, ids = sf.build(tiny("gpt")).eval(), torch.randint(37, (2, 5))
+    with pytest.raises(InputError, match="another model"):
+        model(ids[:, :1], cache=pickle.loads(pickle.dumps(model(ids).cache)))
 
 
 def test_bytes_are_those_of_the_tokens_held(tiny):

@@ -39,6 +39,8 @@ class Means(nn.Module):
         logits = self.head(x)
         if targets is None:
             return logits if self.gives != "loss only" else None
+        if self.sees == "targets in the loss":
+            logits = logits + self.head(self.table(targets))
         loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
         return {
             "tuple": (logits, loss),
@@ -84,6 +86,17 @@ def test_a_leak_is_found_also_through_the_targets(register, sees):
     assert report.verdict.startswith("LEAK")
 
 
+def test_a_loss_that_sees_the_targets_is_no_loss_of_the_logits(register, tmp_path, capsys):
+    register("peeper", "loss", "targets in the loss")
+    report = sf.audit(sf.build(sf.ModelConfig.preset("peeper", vocab_size=512)), 8)
+    assert report.causal
+    assert not report.passed
+    assert report.verdict.startswith("WRONG LOSS: the loss given targets is")
+    options = [*FAST, "--vocab-size", "512", "--out", str(tmp_path / "r")]
+    assert main(["train", "peeper", *options]) == 1
+    assert "WRONG LOSS" in capsys.readouterr().out
+
+
 def test_what_cannot_be_had_is_refused(register):
     model, tokens = register("lossless", "nothing"), torch.randint(512, (2, 9))
     with pytest.raises(InputError, match="not a loss"):
@@ -98,6 +111,10 @@ def test_what_cannot_be_had_is_refused(register):
         model.with_loops(4)
     with pytest.raises(InputError, match="match_parameters"):
         sf.ModelConfig.preset("mute", match_parameters="gpt")
+    for field in ({"dynamics": "yurii"}, {"causality": "joint"}, {"attention": "linear"}):
+        with pytest.raises(InputError, match="a model of ours"):
+            sf.ModelConfig.preset("mute", **field)
+    assert sf.ModelConfig.preset("mute", mlp_width=3, heads="averaged").mlp_width == 3
 
 
 def test_names_and_builds_that_fail_are_refused():

@@ -5,6 +5,7 @@ import torch
 
 import sympformer as sf
 from sympformer.attention import forms, tiled
+from sympformer.dynamics import Scheme
 from sympformer.errors import InputError
 from sympformer.train.config import TrainConfig
 from sympformer.train.engine import clip_gradients, gradient_norms
@@ -149,3 +150,26 @@ def test_runs_in_pure_bfloat16(name, tiny):
     loss.backward()
     assert loss.isfinite()
     assert model.generate(tokens[:, :5], max_new_tokens=2).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "says"),
+    [
+        ("p", {"dynamics": "symp"}, "'p' must be a Preset"),
+        ("a/b", sf.Preset("", {}), "needs a name of letters"),
+        (".p", sf.Preset("", {}), "needs a name of letters"),
+        ("p", sf.Preset("", {"lookahed": True}), "preset 'p': unknown .*did you mean 'lookahead'"),
+        ("p", sf.Preset("", {"dynamics": "sympl"}), "preset 'p': .*did you mean 'symp'"),
+    ],
+)
+def test_a_preset_is_checked_when_it_is_registered(name, preset, says):
+    with pytest.raises(sf.InputError, match=says):
+        sf.register_preset(name, preset)
+    assert name not in sf.presets()
+
+
+@pytest.mark.parametrize("scheme", [int, Scheme, "euler", 3])
+def test_a_scheme_is_checked_when_it_is_registered(scheme):
+    with pytest.raises(sf.InputError, match="must be a class below Scheme"):
+        sf.register_scheme("xx", scheme)
+    assert "xx" not in sf.dynamics.schemes()

@@ -7,6 +7,7 @@ import torch
 
 import sympformer as sf
 from sympformer import InputError
+from sympformer.model import PRESETS
 from sympformer.study import Plan
 from sympformer.tasks import TASKS, make_task
 
@@ -93,10 +94,10 @@ def test_seeds_are_paired():
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("baseline", "base-line", "lacks baseline"),
+        ("baseline", "base-line", "did you mean 'baseline'"),
         ("[train]", "[train", "no TOML"),
         ("steps", "stepz", "did you mean 'steps'"),
-        ("seeds = [", "sedes = [", "lacks seeds"),
+        ("seeds = [", "sedes = [", "did you mean 'seeds'"),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path, old, new, says):
@@ -111,3 +112,49 @@ def test_a_bad_file_is_refused(tmp_path, old, new, says):
 def test_a_bad_scale_is_refused(share):
     with pytest.raises(InputError, match="scale"):
         Plan.load(CONFIGS / "causal-study.toml").scaled(share)
+
+
+def plan_of(tmp_path, text, presets=("symp-h0", "symp-r2")):
+    path = tmp_path / "plan.toml"
+    path.write_text(text)
+    return Plan.load(path, presets)
+
+
+def test_what_a_file_leaves_out_has_its_default(tmp_path):
+    plan = plan_of(tmp_path, "[train]\nsteps = 7\n")
+    assert (plan.presets, plan.seeds, plan.train.steps) == (("symp-h0", "symp-r2"), (0,), 7)
+    assert plan.baseline == "symp-h0"
+    assert plan_of(tmp_path, "presets = ['yurii', 'gpt']").baseline == "gpt"
+    assert plan_of(tmp_path, "[variant.x]\npreset = 'yurii'").presets == ("x",)
+
+
+def test_a_file_imports_what_it_lists(tmp_path):
+    mine = tmp_path / "own_of_plan.py"
+    mine.write_text(
+        "import sympformer as sf\nsf.register_preset('own-of-plan', sf.Preset('', {}))\n"
+    )
+    try:
+        plan = plan_of(tmp_path, f"imports = ['{mine.as_posix()}']\npresets = ['own-of-plan']\n")
+        assert plan.runs(300)[0].preset == "own-of-plan"
+        with pytest.raises(InputError, match="must be text"):
+            plan_of(tmp_path, "imports = [3]")
+    finally:
+        PRESETS.pop("own-of-plan", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[variant.x]\nmlp_width = 8", "'x' needs preset ="),
+        ("presets = ['symp-h0']\nbaseline = 'gpt'", "--baseline symp-h0"),
+        ("[variant.x]\npreset = 'gpt'\nlearnign_rate = 1.0", "did you mean 'learning_rate'"),
+        ("[variant.x]\npreset = 'gpt'\nlearning-rate = 1.0", "did you mean 'learning_rate'"),
+        (
+            "presets = ['gpt']\n[variant.x]\npreset = 'gpt'\nlearning_rate = 3e-3",
+            "variant 'x' is the same as 'gpt'",
+        ),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(text, says, tmp_path):
+    with pytest.raises(InputError, match=says):
+        plan_of(tmp_path, text).runs(300)

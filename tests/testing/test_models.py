@@ -165,6 +165,17 @@ class Fails(Forgets):
         return super().forward(tokens)
 
 
+class Peeps(Pair):
+    """Looks at its targets."""
+
+    def forward(self, tokens, targets=None):
+        logits, _ = super().forward(tokens, tokens)
+        if targets is None:
+            return logits[:, [-1]], None
+        logits = logits + self.head(self.table(targets))
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.ravel())
+
+
 class Silent(Causal):
     """No loss given targets."""
 
@@ -184,6 +195,7 @@ class Silent(Causal):
         (Hidden, "a model with the same state_dict has other logits"),
         (Forgets, "(?i)cache"),
         (Fails, "audit of cache: the model fails"),
+        (Peeps, "LEAK"),
         (Silent, "gives no loss"),
     ],
 )
@@ -196,3 +208,17 @@ def test_a_broken_model_is_caught(model, says):
 def test_a_vocabulary_is_asked_for():
     with pytest.raises(AssertionError, match="give vocab_size="):
         check_model(Causal())
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("gpt", "takes a module or a function"),
+        (lambda: 3, "make a module"),
+        (lambda: 1 / 0, "Zero"),
+    ],
+)
+def test_what_is_no_model_is_said_in_a_line(model, says):
+    with pytest.raises(AssertionError, match=says) as caught:
+        check_model(model)
+    assert "\n" not in str(caught.value)

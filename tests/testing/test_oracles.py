@@ -6,7 +6,7 @@ from torch import nn
 
 import sympformer as sf
 from sympformer.model import ATTENTIONS
-from sympformer.model.oracle import Cost
+from sympformer.model.oracle import AttentionOracle, Cost, OracleField
 from sympformer.model.softmax_attention import SoftmaxAttention
 from sympformer.testing import check_oracle
 
@@ -144,6 +144,77 @@ class CostFails(Attention):
         raise ZeroDivisionError("division by zero")
 
 
+class Misspelt(Attention):
+    """Answers what nobody asks."""
+
+    answers = frozenset({"atention"})
+
+
+class Nothing(Attention):
+    """Answers nothing."""
+
+    answers = frozenset()
+
+
+class Expensive(Attention):
+    """Says that it has more maps than it has."""
+
+    def cost(self, calls):
+        return Cost(maps=9, pairs=2)
+
+
+class Cheap(Attention):
+    """Says that it has fewer maps than it has."""
+
+    def cost(self, calls):
+        return Cost(maps=2, pairs=2)
+
+
+class Quadratic(Attention):
+    """Says that it has more pairs than it has."""
+
+    def cost(self, calls):
+        return Cost(maps=4, pairs=9)
+
+
+class NoPairs(Attention):
+    """Says that it has no pairs."""
+
+    def cost(self, calls):
+        return Cost(maps=4)
+
+
+class NoMomentum(AttentionOracle):
+    """Says that it can be read for a momentum, and its field cannot."""
+
+    answers = frozenset({"momentum"})
+
+    def __init__(self, d: int, n_head: int, *, reads: str = "momentum", causality="prefix"):
+        super().__init__(d, n_head, reads=reads, causality=causality)
+
+    def forward(self, x, past):
+        return OracleField()
+
+
+def test_an_unknown_reading_is_not_registered():
+    with pytest.raises(sf.InputError, match="did you mean 'attention'"):
+        sf.register_attention("misspelt", Misspelt)
+
+
+class Scheming(Attention):
+    """Has an option of the name of a field."""
+
+    def __init__(self, d: int, n_head: int, *, reads="attention", causality="prefix", scheme="x"):
+        super().__init__(d, n_head, reads=reads, causality=causality)
+
+
+def test_an_option_that_would_never_be_given_is_refused():
+    with pytest.raises(sf.InputError, match="'scheme' of attention 'scheming' has the name of"):
+        sf.register_attention("scheming", Scheming)
+    with pytest.raises(sf.InputError, match="class below AttentionOracle"):
+        sf.register_attention("number", int)
+
+
 @pytest.mark.parametrize(
     ("oracle", "says"),
     [
@@ -159,6 +230,14 @@ class CostFails(Attention):
         (Detaching, "the gradient to the tokens is"),
         (Answering, "does not answer connection and is built for it"),
         (Costless, r"cost\(\) counts nothing"),
+        (Misspelt, "unknown reading in Misspelt.answers 'atention'"),
+        (Nothing, "answers is empty"),
+        (Expensive, "says 9 maps, measured are 4 to 4.25"),
+        (Cheap, "says 2 maps, measured are 4"),
+        (Quadratic, "says 9 pairs, measured are 2"),
+        (NoPairs, "says 0 pairs, measured are 2"),
+        (NoMomentum, "NoMomentum fails: NotImplementedError"),
+        ("cosine", "takes a class below AttentionOracle, not 'cosine'"),
         (Wordy, r"cost\(\) refuses in more than one line"),
         (CostFails, r"cost\(\) fails: ZeroDivisionError"),
     ],

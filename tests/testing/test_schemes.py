@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from sympformer.dynamics import SCHEMES
+from sympformer.dynamics import SCHEMES, damping
 from sympformer.dynamics.first_order import FirstOrder
 from sympformer.dynamics.scalar import Scalar, advance
 from sympformer.dynamics.state import State, split
@@ -114,6 +114,27 @@ class Widens(Euler):
         return super().kick(field, p, h, t).double()
 
 
+class Undamped(Euler):
+    """Never asks its damping."""
+
+    def kick(self, field, p, h, t):
+        return advance(p, h, field.force(p))
+
+
+class Alone(Euler):
+    """Returns a state alone."""
+
+    def step(self, oracle, state, h, t, memory):
+        return state
+
+
+class Raises(Euler):
+    """Fails."""
+
+    def step(self, oracle, state, h, t, memory):
+        raise KeyError("no")
+
+
 @dataclass(frozen=True)
 class NegativeConstant(Tao):
     """A constant that cannot be learned."""
@@ -142,6 +163,11 @@ class TextConstant(Tao):
         (DeniesItsKick, "its new position depends on the force of the same step"),
         (ClaimsAKick, "its new position does not depend on the force of the same step"),
         (Widens, "makes torch.float64 and torch.float64 of a state in torch.float32"),
+        (Undamped, "leads to other positions than the damped flow"),
+        (Alone, "step must return .State, memory., not"),
+        (Raises, "Raises fails: KeyError"),
+        ("heun", "takes a class below Scheme, not 'heun'"),
+        (Euler(damping("constant", alpha=1.0)), "takes a class below Scheme"),
         (NegativeConstant, "xi starts from -1.0"),
         (TextConstant, "leave out `from __future__ import annotations`"),
     ],

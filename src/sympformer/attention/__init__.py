@@ -12,9 +12,11 @@ from sympformer.attention.functional import (
     softmax_momentum,
     softmax_velocity,
 )
+from sympformer.attention.past import hide
 
 __all__ = [
     "forms",
+    "hide",
     "linear_attention",
     "linear_metric",
     "linear_momentum",

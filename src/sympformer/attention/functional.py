@@ -2,16 +2,19 @@
 
 Every argument and result is `(B, H, T, d)`, heads a leading axis, for T tokens of which token i
 sees the tokens j ≤ i, or all with `causality="joint"`. All are differentiable; which form computes
-them is chosen by `sympformer.attention.forms`.
+them is chosen by `sympformer.attention.forms`. Shapes that do not fit, and options that there are
+not, raise an `InputError` of one line.
 """
 
 import math
 
 from torch import Tensor
 
+from sympformer.attention.arguments import check_options, check_shapes
 from sympformer.attention.linear import LinearField, SteinMetric
 from sympformer.attention.naive import Causality
 from sympformer.attention.softmax import Normalizer, SoftmaxField
+from sympformer.errors import InputError
 
 
 def softmax_attention(
@@ -20,12 +23,14 @@ def softmax_attention(
     """q, k `(B, H, T, d)`, v `(B, H, T, e)` to `(B, H, T, e)`: plain attention, `Σ_j a_ij v_j`.
 
     Args:
-        q: queries.
+        q: queries; fewer than keys, they are those of the newest tokens.
         k: keys.
         v: values.
         scale: factor of the scores; `1/√d` if not given.
         causality: which tokens are summed over.
     """
+    check_options(scale=scale, causality=causality)
+    check_shapes({"k": (k, "d"), "q": (q, "d"), "v": (v, "e")}, fewer=("q",))
     return SoftmaxField(q, k, v, scale=_scale(q, scale), causality=causality).attention
 
 
@@ -53,6 +58,8 @@ def softmax_momentum(
         causality: which tokens are summed over.
         normalizer: `z_i` averages over the visible tokens ("prefix"), or over T ("length").
     """
+    check_options(scale=scale, causality=causality, normalizer=normalizer)
+    check_shapes({"q": (q, "d"), "k": (k, "d"), "v": (v, "e"), "pi": (pi, "e")})
     options = {"scale": _scale(q, scale), "causality": causality, "normalizer": normalizer}
     field = SoftmaxField(q, k, v, **options)
     return field.velocity(pi), field.force(pi)
@@ -84,6 +91,11 @@ def softmax_velocity(
         scale: factor of the scores; `1/√d` if not given.
         causality: which tokens are summed over.
     """
+    check_options(scale=scale, causality=causality)
+    check_shapes(
+        {"q": (q, "d"), "k": (k, "d"), "v": (v, "e"), "qu": (qu, "d"), "ku": (ku, "d")}
+        | {"s": (s, "1")}
+    )
     field = SoftmaxField(q, k, v, scale=_scale(q, scale), causality=causality)
     c, pull = field.connection(qu, ku, s)
     return field.attention, c, pull
@@ -94,8 +106,11 @@ def linear_attention(
 ) -> Tensor:
     """q, k `(B, H, T, d)`, v `(B, H, T, e)` to `(B, H, T, e)`: `(scale/n_i) Σ_j (q_i·k_j) v_j`.
 
-    Time and memory are linear in T. Arguments as in `softmax_attention`.
+    Time and memory are linear in T. Arguments as in `softmax_attention`, with as many queries as
+    keys.
     """
+    check_options(scale=scale, causality=causality)
+    check_shapes({"q": (q, "d"), "k": (k, "d"), "v": (v, "e")})
     return LinearField(q, k, scale=_scale(q, scale), causality=causality).attention(v)
 
 
@@ -114,6 +129,8 @@ def linear_momentum(
         scale: factor of the kernel; `1/√d` if not given.
         causality: which tokens are summed over.
     """
+    check_options(scale=scale, causality=causality)
+    check_shapes({"q": (q, "d"), "k": (k, "d"), "pi": (pi, "e")})
     field = LinearField(q, k, scale=_scale(q, scale), causality=causality)
     return field.velocity(pi), field.repulsion(pi)
 
@@ -141,6 +158,10 @@ def linear_metric(
         scale: factor of the kernel; `1/√d` if not given.
         causality: which tokens are summed over.
     """
+    check_options(scale=scale, causality=causality, ridge=ridge)
+    if not ridge > 0:
+        raise InputError(f"ridge must be greater than 0, not {ridge}")
+    check_shapes({"k": (k, "d"), "ku": (ku, "d"), "u": (u, "e")})
     return SteinMetric(k, ku, u, scale=_scale(k, scale), ridge=ridge, causality=causality)
 
 

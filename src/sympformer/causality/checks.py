@@ -94,6 +94,14 @@ class Trial:
         return torch.equal(self.subject(self.tokens)[0], self.logits)
 
     @torch.no_grad()
+    def is_steady(self) -> bool:
+        """Whether the same ids give the same outputs, to what an influence may be."""
+        if not math.isfinite(self.unit):
+            return True
+        allowed = causal_tolerance(self.dtype)
+        return not self._moved(self.subject(self.tokens)[0], allowed, token=0).failed
+
+    @torch.no_grad()
     def _influence(self) -> Iterator[Finding]:
         """Change token j and look at the outputs before j."""
         allowed = causal_tolerance(self.dtype)

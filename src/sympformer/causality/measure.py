@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,10 +11,13 @@ from torch import Tensor
 from sympformer.causality.checks import SEQUENCES, Trial
 from sympformer.causality.compiled import compiled
 from sympformer.causality.copies import float64_copy, reweighted, undisturbed
+from sympformer.causality.loss import custom_fault
 from sympformer.causality.precision import coarsest_dtype
 from sympformer.causality.report import CHECKS, AuditReport
 from sympformer.causality.subject import Subject, device_of, limit_of
-from sympformer.errors import InputError, one_line
+from sympformer.errors import InputError, one_line, shown
+from sympformer.model import CustomModel
+from sympformer.typed import check
 
 
 def audit(
@@ -32,7 +36,8 @@ def audit(
     only such tensor of a tuple or list, `["logits"]` or `.logits` of the output. A module is
     audited in a float64 copy, with its own weights and with redrawn ones; of a function the checks
     are made that can be. The cache is checked where it is taken as `cache=`, `past_key_values=` or
-    `state=` and the output holds it under the same name. What could not be checked is in the
+    `state=` and the output holds it under the same name. Of a model that was registered, the loss
+    given targets must be that of its logits. What could not be checked is in the
     report. The model, its mode, its gradients and the caller's random state are left as they are.
 
     Args:
@@ -41,7 +46,8 @@ def audit(
             the model allows if that is less.
         vocab_size: number of tokens V; by default `model.config.vocab_size`.
         call: `call(model, ids)` in place of `model(ids)`. It must call the model that it is given,
-            which is the copy. A cache is checked if it takes one, under one of the names above.
+            which is the copy, and give it as targets, if any, the tokens that follow
+            (`ids.roll(-1, 1)`). A cache is checked if it takes one, under one of the names above.
         logits: a function of the output, where it does not say which are the logits.
         seed: of the test sequences and of the redrawn weights.
         compile: measure the model as it runs compiled: a language model's blocks in a pass over
@@ -54,6 +60,16 @@ def audit(
     """
     if not callable(model):
         raise InputError(f"the audit needs a module or a function of ids, not {model!r}")
+    for name, function in (("call", call), ("logits", logits)):
+        if function is not None and not callable(function):
+            raise InputError(f"{name} must be a function, not {shown(function)}")
+    for name, number in (("length", length), ("vocab_size", vocab_size)):
+        check(name, number, int | None)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError(
+            "a module of torch.jit cannot be watched: audit the module that it was made of, or a "
+            "function of ids, lambda ids: model(ids)"
+        )
     length, vocab_size = _sizes(model, length, vocab_size)
     subject = Subject(model, call, logits)
     if subject.device.type == "meta":
@@ -62,6 +78,7 @@ def audit(
         raise InputError("compile: a function is audited as it is; give a module, or compile it")
     draw = torch.Generator().manual_seed(seed)
     trials: list[Trial] = []
+    repeats, wrong_loss = True, ""
     with undisturbed(subject.device):
         if subject.module is not None:
             subject = Subject(float64_copy(subject.module), call, logits)
@@ -83,11 +100,15 @@ def audit(
                     )
                     break
                 trials.append(Trial(subject, weights, length, vocab_size, dtype, draw))
+                repeats = repeats and trials[-1].is_steady()
                 trials[-1].measure()
+                if len(trials) == 1 and isinstance(module, CustomModel):
+                    first = trials[0]
+                    wrong_loss = custom_fault(module, first.tokens, first.logits, dtype)
     if module is None or not any(p.is_floating_point() for p in module.parameters()):
         kind = "function" if module is None else "module"
         trials[0].not_made["redrawn weights"] = f"the {kind} shows none"
-    return _report(trials, length, where)
+    return replace(_report(trials, length, where), repeats=repeats, wrong_loss=wrong_loss)
 
 
 def _sizes(model: Any, length: int | None, vocab_size: int | None) -> tuple[int, int]:
@@ -115,7 +136,8 @@ def _coarsest_dtype(subject: Subject, length: int, vocab_size: int) -> torch.dty
     except Exception as error:  # whatever a model raises that wants something else
         raise InputError(
             f"the model fails on ids {tuple(ids.shape)} below {vocab_size} ({one_line(error)}): "
-            "give call=, e.g. lambda model, ids: model(ids, ids)[0]"
+            "give call=, e.g. lambda m, ids: m(ids, ids.roll(-1, 1))[0], or length= (--length), if "
+            "it takes fewer tokens"
         ) from error
 
 

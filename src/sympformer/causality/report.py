@@ -58,6 +58,10 @@ class AuditReport:
     nonfinite: tuple[str, ...] = ()
     not_made: Mapping[str, str] = field(default_factory=dict)
     where: str = "in float64"
+    repeats: bool = True
+    """Whether the same ids give the same outputs every time."""
+    wrong_loss: str = ""
+    """What is wrong with the loss of a model that was registered, if it is not of its logits."""
 
     @property
     def max_future_influence(self) -> float:
@@ -84,7 +88,8 @@ class AuditReport:
         """No output depends on a later token, by influence and by gradient."""
         influence, gradient = self.influence, self.gradient
         return bool(
-            not self.nonfinite
+            self.repeats
+            and not self.nonfinite
             and (influence and not influence.failed)
             and not (gradient and gradient.failed)
         )
@@ -103,9 +108,10 @@ class AuditReport:
 
     @property
     def passed(self) -> bool:
-        """Causal, and prefix and cache consistent as far as they could be measured."""
+        """Causal, with the loss of its logits; prefix and cache consistent as far as measured."""
         return (
             self.causal
+            and not self.wrong_loss
             and self.prefix_consistent is not False
             and self.cache_consistent is not False
         )
@@ -114,6 +120,11 @@ class AuditReport:
     def verdict(self) -> str:
         """One line: the gravest fault that was found, or that there is none."""
         influence, gradient, prefix = self.influence, self.gradient, self.prefix
+        if not self.repeats:
+            return (
+                "UNDECIDED: the same ids give other outputs the second time: take out what is "
+                "drawn anew (dropout, sampling), or draw it from torch's global random state"
+            )
         cache, chunk = self.cache, self.chunk
         if influence and influence.failed:
             return (
@@ -127,6 +138,8 @@ class AuditReport:
             )
         if self.nonfinite:
             return f"UNDECIDED: outputs are not finite with weights {', '.join(self.nonfinite)}"
+        if self.wrong_loss:
+            return f"WRONG LOSS: {self.wrong_loss}"
         if prefix and prefix.failed:
             return (
                 f"LENGTH DEPENDENT: output {prefix.output} moves by {prefix.value:.2g} standard "
@@ -160,6 +173,8 @@ class AuditReport:
             "max_cache_difference": self.max_cache_difference,
             "length": self.length,
             "where": self.where,
+            "repeats": self.repeats,
+            "wrong_loss": self.wrong_loss,
             "not_made": dict(self.not_made),
             "nonfinite": list(self.nonfinite),
             "worst": {name: finding and asdict(finding) for name, finding in found.items()},

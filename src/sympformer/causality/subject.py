@@ -75,7 +75,7 @@ class Subject:
         if not isinstance(logits, Tensor) or len(shape) != 3 or shape[:2] != ids.shape:
             raise InputError(
                 f"for ids {tuple(ids.shape)} the model gave {described(out)}, not logits (B, T, V) "
-                "of every position: give call=, e.g. lambda model, ids: model(ids, ids)[0], or "
+                "of every position: give call=, e.g. lambda m, ids: m(ids, ids.roll(-1, 1))[0], or "
                 "logits=, a function of the output"
             )
         if not logits.is_floating_point():

@@ -100,6 +100,9 @@ class Audit:
             raise InputError(f"say what to audit in {self.target}: {self.target}:NAME")
         if not preset and Path(self.target).exists():
             return {"model": load_model(self.target)}
+        file, colon, name = self.target.rpartition(":")
+        if colon and Path(f"{file}.py").is_file():
+            raise InputError(f"write the file with its ending: {file}.py:{name}")
         if Path(self.target).name != self.target:
             raise InputError(f"{self.target} does not exist")
         if preset and Path(self.target).exists():

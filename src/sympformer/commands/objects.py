@@ -27,7 +27,12 @@ def load_object(target: str) -> Any:
     path = Path(file)
     if not path.is_file():
         raise InputError(f"{file} does not exist")
-    made = lookup(vars(import_file(path)), name, f"name in {file}")
+    names = {n: made for n, made in vars(import_file(path)).items() if not n.startswith("__")}
+    if not name:
+        raise InputError(
+            f"say what to audit in {file}: {file}:NAME, e.g. one of {', '.join(names)}"
+        )
+    made = lookup(names, name, f"name in {file}")
     if isinstance(made, nn.Module) or not _without_arguments(made):
         return made
     try:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from tyro.conf import arg
 
 from sympformer.errors import InputError, lookup
-from sympformer.imports import import_again
+from sympformer.imports import import_listed
 from sympformer.model import ModelConfig
 from sympformer.train import DataConfig, TrainConfig
 from sympformer.typed import check, check_fields, from_table, read_toml
@@ -105,10 +105,9 @@ def defaults(path: Path) -> dict[str, Any]:
     known: dict[str, None] = dict.fromkeys(KEYS)
     for name in tables:
         lookup(known, name, "key")
-    imports, model = tables.get("imports", {}), tables.get("model", {})
-    check("imports", imports, dict[str, str])
+    model = tables.get("model", {})
     check("model", model, dict[str, Any])
-    import_again(imports, str(path))
+    import_listed(tables.get("imports", {}), str(path))
     size, _ = sizes_in(model)
     data = from_table(DataConfig, "data", tables.get("data", {}))
     preset = tables.get("preset", "symp-r2")

@@ -22,6 +22,7 @@ from sympformer.commands.options import (
     with_options,
 )
 from sympformer.errors import InputError, lookup
+from sympformer.model import PRESETS
 from sympformer.signals import noticed
 from sympformer.train import DataConfig, Progress, TrainConfig
 from sympformer.train.folder import RunFolder
@@ -36,9 +37,10 @@ class Compare:
     presets: tuple[str, ...] = COMPARED
     """Architectures."""
     seeds: tuple[int, ...] = (0,)
-    """Seeds; each is used for the weights and for the data of every preset."""
-    baseline: str = "gpt"
-    """Preset that the others are compared with."""
+    """Seeds, in place of --seed and --data-seed: each is that of the weights and of the data of
+    every preset."""
+    baseline: str = ""
+    """Entry that the others are compared with; gpt if it is among them, else the first."""
     out: Path = Path("runs/compare")
     """Folder of the runs and the report; finished runs in it are kept, unfinished ones resumed."""
     config: Path | None = None
@@ -71,7 +73,7 @@ class Compare:
         """The defaults in a TOML file (see `sympformer.study.Plan`)."""
         from sympformer.study import Plan
 
-        plan = Plan.load(path)
+        plan = Plan.load(path, COMPARED)
         size, others = sizes_in(plan.model)
         return cls(
             presets=plan.presets,
@@ -128,16 +130,16 @@ class Compare:
         suite = {name: plan.scaled(self.scale) for name, plan in whole.suite().items()}
         if not suite:
             results = self._compared(whole.scaled(self.scale), self.out)
-            return 0 if results is None else _report(results, self.out, self.baseline)
+            return 0 if results is None else _report(results, self.out, whole.baseline)
         for plan in suite.values():
             plan.runs(vocab_size=2)  # refuse what makes no sense before anything is trained
         found = {name: self._compared(plan, self.out / name) for name, plan in suite.items()}
         done = {name: results for name, results in found.items() if results is not None}
         for name, results in done.items():
-            _report(results, self.out / name, self.baseline)
+            _report(results, self.out / name, whole.baseline)
         if len(done) == len(found):
-            paths = write_suite_report(done, self.out, self.baseline)
-            print_suite(done, self.baseline)
+            paths = write_suite_report(done, self.out, whole.baseline)
+            print_suite(done, whole.baseline)
             print("written: " + ", ".join(map(str, paths)))
         return 0
 
@@ -165,8 +167,8 @@ class Report:
 
     folder: Positional[Path]
     """Folder whose subfolders are runs."""
-    baseline: str = "gpt"
-    """Preset that the others are compared with."""
+    baseline: str = ""
+    """Entry that the others are compared with; gpt if it is among them, else the first."""
 
     def run(self) -> int:
         """Report."""
@@ -178,9 +180,14 @@ class Report:
 def _variant(text: str) -> tuple[str, dict[str, Any]]:
     """The name of `NAME=PRESET,OPTION=VALUE,...`, and what is its own."""
     name, equals, rest = text.partition("=")
-    preset, *options = rest.split(",")
+    name, (preset, *options) = name.strip(), map(str.strip, rest.split(","))
     if not (name and equals and preset):
         raise InputError(f"--variant takes NAME=PRESET,OPTION=VALUE,..., not {text!r}")
+    if options and name in PRESETS:
+        raise InputError(
+            f"--variant {name}=...: {name!r} is a preset, which would be replaced: choose another "
+            "name"
+        )
     return name, {"preset": preset, **overrides(tuple(options), "--variant")}
 
 
@@ -193,7 +200,9 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _report(results: list[Any], folder: Path, baseline: str) -> int:
     from sympformer.study import print_table, write_report
+    from sympformer.study.plan import baseline_among
 
+    baseline = baseline or baseline_among([result.preset for result in results])
     paths = write_report(results, folder, baseline=baseline)
     print_table(results, baseline=baseline)
     print("written: " + ", ".join(map(str, paths)))

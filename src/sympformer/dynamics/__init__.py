@@ -2,7 +2,8 @@
 
 from sympformer.dynamics.damping import DAMPINGS, UNDAMPED, Damping, damping
 from sympformer.dynamics.integrate import DivergenceError, follow, integrate
-from sympformer.dynamics.state import Field, Oracle, Scheme, State, StepSize
+from sympformer.dynamics.scalar import Scalar, advance
+from sympformer.dynamics.state import Field, Oracle, Scheme, State, StepSize, split
 from sympformer.dynamics.table import SCHEMES, register_scheme
 
 __all__ = [
@@ -13,14 +14,17 @@ __all__ = [
     "DivergenceError",
     "Field",
     "Oracle",
+    "Scalar",
     "Scheme",
     "State",
     "StepSize",
+    "advance",
     "damping",
     "follow",
     "integrate",
     "register_scheme",
     "schemes",
+    "split",
 ]
 
 

@@ -1,5 +1,7 @@
 """The table of time discretisations: adding one is one file and one line here."""
 
+from inspect import isabstract
+
 from sympformer.dynamics.ab2 import AB2
 from sympformer.dynamics.conformal_euler import ConformalEuler
 from sympformer.dynamics.etd_ab2 import ETDAB2
@@ -9,7 +11,7 @@ from sympformer.dynamics.plain_euler import PlainEuler
 from sympformer.dynamics.state import Scheme
 from sympformer.dynamics.strang import Strang
 from sympformer.dynamics.tao import Tao
-from sympformer.errors import enter
+from sympformer.errors import InputError, enter, shown
 
 SCHEMES: dict[str, type[Scheme]] = {
     "plain-euler": PlainEuler,
@@ -27,6 +29,10 @@ def register_scheme(name: str, scheme: type[Scheme]) -> None:
     """Add a discretisation of your own: `ModelConfig(scheme=name)` and `integrate` know it then.
 
     Raises:
-        InputError: the name is taken.
+        InputError: the name is taken, or it is no scheme that can make a step.
     """
+    if not (isinstance(scheme, type) and issubclass(scheme, Scheme)) or isabstract(scheme):
+        raise InputError(
+            f"scheme {name!r} must be a class below Scheme that has a step, not {shown(scheme)}"
+        )
     enter(SCHEMES, name, scheme, "scheme")

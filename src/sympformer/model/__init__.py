@@ -8,7 +8,7 @@ from sympformer.model.config import ModelConfig
 from sympformer.model.custom import CustomModel
 from sympformer.model.generation import pad_left
 from sympformer.model.language import LanguageModel, Output
-from sympformer.model.layers import Stream
+from sympformer.model.layers import Linear, Stream, merge_heads, split_heads
 from sympformer.model.models import MODELS, register_model
 from sympformer.model.oracle import AttentionOracle, Cost, OracleField
 from sympformer.model.presets import PRESETS, Preset, presets, register_preset
@@ -23,6 +23,7 @@ __all__ = [
     "Cost",
     "CustomModel",
     "LanguageModel",
+    "Linear",
     "ModelConfig",
     "OracleField",
     "Output",
@@ -30,9 +31,11 @@ __all__ = [
     "Recorder",
     "Stream",
     "build",
+    "merge_heads",
     "pad_left",
     "presets",
     "register_attention",
     "register_model",
     "register_preset",
+    "split_heads",
 ]

@@ -8,7 +8,13 @@ from sympformer.attention.naive import Causality
 from sympformer.errors import InputError, enter, lookup
 from sympformer.model.fast_weights import FastWeights
 from sympformer.model.linear_attention import LinearAttention
-from sympformer.model.oracle import AttentionOracle, Reads, arguments_of, options_of
+from sympformer.model.oracle import (
+    AttentionOracle,
+    Reads,
+    arguments_of,
+    options_of,
+    require_readings,
+)
 from sympformer.model.softmax_attention import SoftmaxAttention
 from sympformer.model.tied import TiedLinearAttention, TiedSoftmaxAttention
 
@@ -25,9 +31,22 @@ def register_attention(name: str, oracle: type[AttentionOracle]) -> None:
     """Add a kind of attention of your own: `ModelConfig(attention=name)` knows it then.
 
     Raises:
-        InputError: the name is taken, or an option has no default.
+        InputError: the name is taken, it is no oracle, it says that it answers what nobody asks, or
+            an option has no default, or the name of a field.
     """
+    from sympformer.model.config import ModelConfig  # which looks attentions up
+
+    if not (isinstance(oracle, type) and issubclass(oracle, AttentionOracle)):
+        raise InputError(
+            f"attention {name!r} must be a class below AttentionOracle, not {oracle!r}"
+        )
+    require_readings(oracle)
     for option, parameter in options_of(oracle).items():
+        if option in ModelConfig.__dataclass_fields__:
+            raise InputError(
+                f"option {option!r} of attention {name!r} has the name of a ModelConfig field, and "
+                "would never be given: choose another name"
+            )
         if parameter.default is Parameter.empty:
             raise InputError(f"option {option!r} of attention {name!r} needs a default")
     enter(ATTENTIONS, name, oracle, "attention")

@@ -1,7 +1,8 @@
 """One layer, which stands alone: positions and momenta in, the same out."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from sympformer.attention.past import NoPast, Past
 from sympformer.errors import InputError
 from sympformer.model.attentions import attention_oracle
 from sympformer.model.clock import Tempo
-from sympformer.model.config import ModelConfig
+from sympformer.model.config import AROUND, ModelConfig
 from sympformer.model.layers import MLP, LearnedScalar, Stream
 from sympformer.model.substeps import (
     MomentumAttention,
@@ -46,7 +47,8 @@ class Block(nn.Module):
         self, d: int, n_head: int, *, last: bool = False, at_rest: bool = False, **composition: Any
     ):
         super().__init__()
-        c = ModelConfig(n_embd=d, n_head=n_head, **composition)
+        c = _layer(partial(ModelConfig, **composition), d, n_head, composition)
+        self.d = d
         if c.causality == "ensembles":
             raise InputError("ensembles are of a whole model: a layer of them is one of 'joint'")
         oracle = attention_oracle(c.attention, d, n_head, c.reads(last), c.causality, c.options)
@@ -94,8 +96,23 @@ class Block(nn.Module):
     def preset(
         cls, name: str, d: int, n_head: int, *, last: bool = False, **composition: Any
     ) -> Self:
-        """The layer of a preset (`sympformer.presets()`), with any field overridden."""
-        config = ModelConfig.preset(name, n_embd=d, n_head=n_head, **composition)
+        """The layer of a preset (`sympformer.presets()`), with any field overridden.
+
+        Raises:
+            InputError: a combination that makes no sense, or a preset that is more than its layers.
+        """
+        make = partial(ModelConfig.preset, name, **composition)
+        config = _layer(make, d, n_head, composition)
+        if config.model:
+            raise InputError(
+                f"preset {name!r} is a whole model, which has no layer of ours: take a part of "
+                "sympformer.build(...).model"
+            )
+        if config.match_parameters:
+            raise InputError(
+                f"preset {name!r} sets the width of its MLPs by the whole model: take "
+                "sympformer.Block(..., mlp_width=)"
+            )
         return cls(d, n_head, last=last, **config.of_block())
 
     def reset_parameters(self) -> None:
@@ -121,13 +138,23 @@ class Block(nn.Module):
 
         Returns:
             `(x, p)`, or a stream for a stream.
+
+        Raises:
+            InputError: shapes that do not fit, or nothing to inject.
         """
         s = x if isinstance(x, Stream) else Stream.start(x, p)
+        if s.x.ndim != 3 or s.x.shape[-1] != self.d:
+            raise InputError(f"positions must be (B, T, {self.d}), not {tuple(s.x.shape)}")
         out = self._step(s, NoPast() if past is None else past, tempo)
         return out if isinstance(x, Stream) else (out.x, out.p)
 
     def _step(self, s: Stream, past: Past, tempo: Tempo | None) -> Stream:
         if self.injection is not None:
+            if s.injected is None:
+                raise InputError(
+                    "this layer adds something to every position: call it with "
+                    "Stream.start(x, injected=...), (B, T, d)"
+                )
             s = s._replace(x=s.x + self.injection() * s.injected)
         before = s.x
         if isinstance(self.attention, MomentumAttention):
@@ -140,6 +167,24 @@ class Block(nn.Module):
                 h = self.attention.h_x() if tempo is None else tempo.h_x
             s = s._replace(v=(s.x - before) / h)
         return s if self.mlp is None else self.mlp(s)
+
+
+def _layer(
+    make: Callable[..., ModelConfig], d: int, n_head: int, composition: Mapping[str, Any]
+) -> ModelConfig:
+    """The config of a layer, which `make` makes of its sizes.
+
+    Raises:
+        InputError: what `make` refuses, in the words of `Block`; a field that is not of a layer.
+    """
+    if outside := sorted(AROUND & composition.keys()):
+        raise InputError(
+            f"{outside[0]} is of a whole model, and no option of a layer: leave it out"
+        )
+    try:
+        return make(n_embd=d, n_head=n_head)
+    except InputError as error:
+        raise InputError(str(error).replace("n_embd", "d")) from None
 
 
 def reset_parts(whole: nn.Module) -> None:

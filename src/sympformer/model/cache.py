@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor
 
-from sympformer.errors import InputError
+from sympformer.errors import InputError, shown
 
 
 class Buffer:
@@ -47,13 +47,16 @@ Entry = Tensor | Buffer
 """What one part of a model left: a state of constant size, or what grows with the text."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cache:
     """What the parts of a model left, by name; without entries, a fresh start.
 
     A cache never changes: the model returns a new one, and an old one stays valid, so that one
     prefix can be continued in several ways. What grows with the text lies in buffers, to which a
     continuation only adds; a second continuation of the same prefix copies them first.
+
+    A copy (`copy.deepcopy`) is a cache of the same model. One that was pickled is of none, for
+    nothing says then which weights made it: models refuse it, and read the text anew instead.
     """
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
@@ -76,6 +79,9 @@ class Cache:
         }
         return replace(self, **copied, owner=memo.get(id(self.owner), self.owner))
 
+    def __repr__(self) -> str:
+        return f"Cache({self.length} tokens, {self.rows or 0} rows, {len(self.entries)} entries)"
+
     @property
     def rows(self) -> int | None:
         """Rows of the batch that it is of; None of a fresh start."""
@@ -92,14 +98,14 @@ class Cache:
     def select(self, rows: Tensor | Sequence[int]) -> Self:
         """The cache of these rows of the batch, in this order; a row may come more than once.
 
+        Args:
+            rows: their numbers, or a mask of all rows, bool, that is true for those to keep.
+
         Raises:
-            InputError: there is no such row, or rows are no numbers of rows (a mask, say).
+            InputError: there is no such row, or neither numbers nor a mask are given.
         """
-        index = torch.as_tensor(rows)
-        if index.numel() and (index.is_floating_point() or index.dtype == torch.bool):
-            raise InputError(f"rows must be whole numbers, not {index.dtype}")
-        index = index.to(torch.int64)
         known = self.rows
+        index = _numbers(rows, known)
         if known and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < known:
             raise InputError(f"rows must be from 0 to {known - 1}, not {index.tolist()}")
 
@@ -122,6 +128,8 @@ class Cache:
             InputError: there are not so many tokens, or there is a state of constant
                 size, as in linear attention, which holds all of them.
         """
+        if type(length) is not int:
+            raise InputError(f"a number of tokens must be a whole number, not {length!r}")
         if not 0 <= length <= self.length:
             raise InputError(f"a cache of {self.length} tokens cannot be cropped to {length}")
         states = [name for name, entry in self.entries.items() if not isinstance(entry, Buffer)]
@@ -136,6 +144,21 @@ class Cache:
 
 def _batch(entry: Entry) -> int:
     return len(entry.data if isinstance(entry, Buffer) else entry)
+
+
+def _numbers(rows: Any, known: int | None) -> Tensor:
+    """Rows as `select` takes them, as their numbers, int64."""
+    try:
+        index = torch.as_tensor(rows)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"rows must be a list of numbers or a mask, not {shown(rows)}") from None
+    if index.ndim == 1 and index.dtype == torch.bool:
+        if known not in (None, len(index)):
+            raise InputError(f"a mask of rows must have {known} entries, not {len(index)}")
+        return index.nonzero().squeeze(1)
+    if index.ndim != 1 or (index.numel() and (index.is_floating_point() or index.is_complex())):
+        raise InputError(f"rows must be a list of numbers or a mask, not {shown(index.tolist())}")
+    return index.to(torch.int64)
 
 
 def _require_rows(known: int | None, rows: int) -> None:

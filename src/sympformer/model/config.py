@@ -179,6 +179,9 @@ class ModelConfig:
                 "mlp 'gelu' and match_parameters = '' (it sets the width)",
             ),
         }
+        for name in type(self).__dataclass_fields__.keys() - needs.keys() if self.model else ():
+            if name not in _OF_WHOLE_MODELS:
+                needs[name] = (False, "a model of ours")
         for name, (has_effect, where) in needs.items():
             default = type(self).__dataclass_fields__[name].default
             if getattr(self, name) != default and not has_effect:
@@ -214,7 +217,7 @@ class ModelConfig:
 
     def of_block(self) -> dict[str, Any]:
         """What a layer is made of: the fields that `Block` takes by name."""
-        own = {name: value for name, value in self.to_dict().items() if name not in _AROUND}
+        own = {name: value for name, value in self.to_dict().items() if name not in AROUND}
         return {**own, "causality": self.sums}
 
     @property
@@ -265,7 +268,19 @@ class ModelConfig:
         return "connection" if self.connection != "none" else "attention"
 
 
-_AROUND = {
+_OF_WHOLE_MODELS = {
+    "vocab_size",
+    "block_size",
+    "n_layer",
+    "n_head",
+    "n_embd",
+    "mlp_width",
+    "unique_layers",
+    "model",
+    "options",
+}
+"""Fields that a whole model of a user's own may read."""
+AROUND = {
     "vocab_size",
     "block_size",
     "positions",

@@ -227,13 +227,26 @@ def pad_left(prompts: Sequence[Sequence[int]], fill: int = 0) -> tuple[Tensor, T
     return tokens, mask
 
 
+def as_mask(mask: Tensor, tokens: Tensor) -> Tensor:
+    """A mask of tokens as bool, where the tokens are.
+
+    Raises:
+        InputError: no tensor, or other values than 0 and 1.
+    """
+    if not isinstance(mask, Tensor):
+        raise InputError(f"attention_mask must be a tensor, not {type(mask).__name__}")
+    if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
+        raise InputError("attention_mask must hold 0 (padding) and 1 (a token) only")
+    return mask.to(tokens.device, torch.bool)
+
+
 def left_padding(mask: Tensor, tokens: Tensor) -> Tensor | None:
     """The number of padding tokens of each row, `(B,)`, or None if there are none."""
+    mask = as_mask(mask, tokens)
     if mask.shape != tokens.shape:
         raise InputError(
             f"attention_mask must be {tuple(tokens.shape)} as the tokens, not {tuple(mask.shape)}"
         )
-    mask = mask.to(tokens.device, torch.bool)
     if not mask[:, -1].all() or (mask[:, :-1] & ~mask[:, 1:]).any():
         raise InputError("attention_mask must be 0 on the left and 1 up to the last token")
     padding = (~mask).sum(1)

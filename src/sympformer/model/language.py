@@ -14,7 +14,7 @@ from sympformer.model.cache import Cache, Recorder
 from sympformer.model.clock import Tempo, timetable
 from sympformer.model.config import ModelConfig
 from sympformer.model.ensembles import prefixes
-from sympformer.model.generation import Decoder, left_padding
+from sympformer.model.generation import Decoder, as_mask, left_padding
 from sympformer.model.inputs import Inputs
 from sympformer.model.layers import LayerNorm, table
 from sympformer.model.loss import IGNORED, chunked_cross_entropy
@@ -258,11 +258,16 @@ class LanguageModel(Decoder):
 
 def _padded(cache: Cache | None, mask: Tensor | None, tokens: Tensor) -> Cache | None:
     """The cache with the padding that a mask speaks of; it must not contradict an earlier one."""
+    if not isinstance(cache, Cache | None):
+        raise InputError(
+            f"cache must be what an earlier call gave as .cache, or None, not "
+            f"{type(cache).__name__}"
+        )
     if mask is None:
         return cache
     if cache is None or not cache.length:
         return replace(cache or Cache(), padding=left_padding(mask, tokens))
-    mask, new = mask.to(tokens.device, torch.bool), tokens.shape[1]
+    mask, new = as_mask(mask, tokens), tokens.shape[1]
     if mask.shape == tokens.shape and mask.all():
         return cache
     whole = torch.arange(cache.length + new, device=tokens.device)

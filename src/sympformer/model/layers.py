@@ -240,7 +240,19 @@ class Stream(NamedTuple):
         """Tokens at `x`, at rest unless they have a momentum, at time 1.
 
         The clock is in float32 or better, whatever the tokens are in.
+
+        Raises:
+            InputError: positions that are no real numbers, or another shape of what goes with them.
         """
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"positions must be a tensor of real numbers, not {kind}")
+        for name, other in (("momenta", p), ("what is injected", injected)):
+            if other is not None and other.shape != x.shape:
+                raise InputError(
+                    f"{name} must have the shape of the positions, {tuple(x.shape)}, not "
+                    f"{tuple(other.shape)}"
+                )
         zero = torch.zeros_like(x)
         t = x.new_ones((), dtype=torch.promote_types(x.dtype, torch.float32))
         return cls(x, zero if p is None else p, zero, t, injected=injected)

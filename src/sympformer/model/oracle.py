@@ -4,14 +4,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from inspect import Parameter, signature
-from typing import Any, ClassVar, Literal, NamedTuple, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_type_hints
 
 from torch import Tensor, nn
 
 from sympformer.attention.naive import Causality
 from sympformer.attention.past import Past
 from sympformer.dynamics.trial import Calls
-from sympformer.errors import InputError
+from sympformer.errors import InputError, lookup
 
 Reads = Literal["attention", "connection", "momentum", "drift"]
 """What an oracle is built to be read for: attention; attention and the connection of its metric;
@@ -114,6 +114,19 @@ class OracleField:
     def force(self, p: Tensor, /) -> Tensor:
         """The force on tokens with momentum `p`, in momentum form; no damping."""
         raise NotImplementedError
+
+
+def require_readings(oracle: type[AttentionOracle]) -> None:
+    """Refuse a kind of attention that answers nothing, or what nobody asks.
+
+    Raises:
+        InputError: `answers` holds an unknown reading, or none.
+    """
+    readings: dict[str, None] = dict.fromkeys(get_args(Reads))
+    for answer in oracle.answers:
+        lookup(readings, answer, f"reading in {oracle.__name__}.answers")
+    if not oracle.answers:
+        raise InputError(f"{oracle.__name__}.answers is empty: say what it can be read for")
 
 
 @dataclass(frozen=True)

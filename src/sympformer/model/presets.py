@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sympformer.dynamics import SCHEMES
-from sympformer.errors import enter
+from sympformer.errors import InputError, enter, shown
 
 
 @dataclass(frozen=True)
@@ -235,6 +235,14 @@ def register_preset(name: str, preset: Preset) -> None:
     """Add an architecture of your own: commands and `ModelConfig.preset(name)` know it then.
 
     Raises:
-        InputError: the name is taken.
+        InputError: the name is taken, it is no `Preset`, or its fields make no sense.
     """
+    from sympformer.model.config import ModelConfig  # which looks presets up
+
+    if not isinstance(preset, Preset):
+        raise InputError(f"preset {name!r} must be a Preset(summary, fields), not {shown(preset)}")
+    try:  # with one head, which every attention has
+        ModelConfig(**{"n_head": 1, **preset.fields})
+    except InputError as error:
+        raise InputError(f"preset {name!r}: {error}") from None
     enter(PRESETS, name, preset, "preset")

@@ -3,15 +3,24 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from sympformer.errors import InputError, lookup
-from sympformer.model import PRESETS, ModelConfig
+from sympformer.imports import import_listed
+from sympformer.model import ATTENTIONS, PRESETS, ModelConfig
+from sympformer.model.oracle import options_of
 from sympformer.train.config import DataConfig, RunConfig, TrainConfig
 from sympformer.typed import check, check_fields, from_table, read_toml
+
+_FIELDS = tuple(f.name for f in dataclasses.fields(ModelConfig) if f.name != "options")
+
+
+def baseline_among(entries: Sequence[str]) -> str:
+    """What entries are compared with unless something else is asked for: gpt, or the first."""
+    return "gpt" if "gpt" in entries else entries[0]
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,8 @@ class Plan:
     Variants are entries beside the presets. With `learning_rates`, every entry is trained at each
     of them, and the best counts. A plan with a `task` table is a suite: a plan for each of its
     entries, which holds the `options` of the `task` (else that of its name), and what else of
-    `model`, `train` and `learning_rates` is its own.
+    `model`, `train` and `learning_rates` is its own. An empty baseline is
+    `baseline_among` the entries.
     """
 
     presets: tuple[str, ...]
@@ -37,22 +47,28 @@ class Plan:
     task: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read a TOML file.
+    def load(cls, path: Path, presets: Sequence[str] = ()) -> Self:
+        """Read a TOML file; what it leaves out has its default.
+
+        Beside the tables named as the fields, it may hold `imports`, a list of files (`FILE.py`)
+        and modules of one's own.
+
+        Args:
+            path: of the file.
+            presets: those of a file that names none, nor a variant.
 
         Raises:
             InputError: the file is missing, is no TOML, or has an unknown or bad value.
         """
-        tables = read_toml(path)
+        tables = {"baseline": "", "seeds": [0], "model": {}, **read_toml(path)}
+        import_listed(tables.pop("imports", {}), str(path))
         tables["data"] = from_table(DataConfig, "data", tables.get("data", {}))
         tables["train"] = from_table(TrainConfig, "train", tables.get("train", {}))
         tables.setdefault("variant", {})
         check("task", tables.get("task", {}), Mapping[str, Any])
-        if tables["variant"] and not tables.get("presets") and isinstance(tables["variant"], dict):
-            tables["presets"] = list(tables["variant"])
-        missing = {"presets", "baseline", "seeds", "model"} - {k for k, v in tables.items() if v}
-        if missing:
-            raise InputError(f"{path} lacks {', '.join(sorted(missing))}")
+        if not tables.get("presets"):
+            variants = tables["variant"] if isinstance(tables["variant"], dict) else {}
+            tables["presets"] = list(variants or presets)
         return from_table(cls, str(path), tables)
 
     def __post_init__(self):
@@ -60,6 +76,9 @@ class Plan:
         for name, own in self.variant.items():
             check(f"variant.{name}", own, Mapping[str, Any])
             check(f"the preset of variant.{name}", own.get("preset", name), str)
+        if not self.entries or not self.seeds:
+            raise InputError(f"a comparison needs {'seeds' if self.entries else 'presets'}")
+        object.__setattr__(self, "baseline", self.baseline or baseline_among(self.entries))
         for what, given in (("seed", self.seeds), ("learning rate", self.learning_rates)):
             if len(set(given)) < len(given):
                 raise InputError(f"a {what} stands twice in {list(given)}")
@@ -135,7 +154,12 @@ class Plan:
                 no sense.
         """
         models = {entry: self.architecture(entry, vocab_size) for entry in self.entries}
-        lookup(models, self.baseline, "baseline among the entries")
+        if self.baseline not in models:
+            raise InputError(
+                f"the baseline {self.baseline!r} is not among {', '.join(models)}: add it to the "
+                f"presets, or take one of them, --baseline {next(iter(models))}"
+            )
+        self._refuse_twins(models)
         return [
             RunConfig(
                 self.preset_of(entry),
@@ -166,6 +190,12 @@ class Plan:
             InputError: it does not exist, makes no sense, or hides a preset of its name.
         """
         preset, own = self.preset_of(entry), dict(self.variant.get(entry, {}))
+        if own and "preset" not in own and entry not in PRESETS:
+            raise InputError(f"variant {entry!r} needs preset =, the one that it is made of")
+        options = {option: None for kind in ATTENTIONS.values() for option in options_of(kind)}
+        known = {**dict.fromkeys(("preset", "learning_rate", *_FIELDS)), **options}
+        for name in own:
+            lookup(known, name, f"option of variant {entry!r}")
         for name in ("preset", "learning_rate"):
             own.pop(name, None)
         if preset != entry and entry in PRESETS:
@@ -181,6 +211,17 @@ class Plan:
         own = dict(self.variant.get(entry, {}))
         options = [f"{name}={json.dumps(value)}" for name, value in own.items() if name != "preset"]
         return ", ".join([self.preset_of(entry), *options]) if own else ""
+
+    def _refuse_twins(self, models: Mapping[str, ModelConfig]) -> None:
+        """No variant is what another entry is: the table would show one result as two."""
+        for variant in self.variant:
+            for other in models:
+                same = models[other] == models[variant]
+                if other != variant and same and self._recipes(other) == self._recipes(variant):
+                    raise InputError(
+                        f"variant {variant!r} is the same as {other!r}: give it an option of its "
+                        "own that has an effect, or leave it out"
+                    )
 
     def _recipes(self, entry: str) -> list[TrainConfig]:
         """How an entry is trained: at its own learning rate, or at each that all are."""

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from sympformer.causality import audit
+from sympformer.causality.loss import fault_of_loss
 from sympformer.causality.subject import Subject, limit_of
-from sympformer.errors import InputError, one_line
+from sympformer.errors import InputError, one_line, shown
+from sympformer.testing.reported import reported
 
 TOKENS = 12
 
@@ -33,37 +35,45 @@ def check_model(
     Raises:
         AssertionError: it is no sound decoder, or its loss is another.
     """
-    with torch.random.fork_rng(devices=[]):
-        if isinstance(model_or_factory, nn.Module):
-            model = copy.deepcopy(model_or_factory)
-            other = copy.deepcopy(model)
-            with torch.no_grad():
-                for p in other.parameters():
-                    p.add_(torch.randn_like(p))
-        else:
-            model, other = model_or_factory(), model_or_factory()
-        model, other = model.eval(), other.eval()
-        size = vocab_size or getattr(getattr(model, "config", None), "vocab_size", None)
-        assert size, "the model has no config.vocab_size: give vocab_size="
-        length = min(TOKENS, limit_of(model) or TOKENS)
-        ids = torch.randint(size, (2, length))
-        call = _call(model, ids)
-        logits = _logits(model, call, ids)
-        assert torch.equal(_logits(model, call, ids), logits), (
-            "the model in evaluation mode gives other logits the second time"
-        )
-        _check_audit(model, call, length, size)
-        _check_precision(model, call, ids)
-        _check_state(model, other, call, ids, logits)
-        if "targets" in signature(model.forward).parameters:
-            _check_loss(model, ids, torch.randint(size, ids.shape), call)
+    assert callable(model_or_factory), (
+        f"check_model takes a module or a function that makes one, not {shown(model_or_factory)}"
+    )
+    with torch.random.fork_rng(devices=[]), reported("the model"):
+        _check(model_or_factory, vocab_size)
+
+
+def _check(model_or_factory: nn.Module | Callable[[], nn.Module], vocab_size: int | None) -> None:
+    if isinstance(model_or_factory, nn.Module):
+        model = copy.deepcopy(model_or_factory)
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            for p in other.parameters():
+                p.add_(torch.randn_like(p))
+    else:
+        model, other = model_or_factory(), model_or_factory()
+        assert isinstance(model, nn.Module), f"the function must make a module, not {shown(model)}"
+    model, other = model.eval(), other.eval()
+    size = vocab_size or getattr(getattr(model, "config", None), "vocab_size", None)
+    assert size, "the model has no config.vocab_size: give vocab_size="
+    length = min(TOKENS, limit_of(model) or TOKENS)
+    ids = torch.randint(size, (2, length))
+    call = _call(model, ids)
+    logits = _logits(model, call, ids)
+    assert torch.equal(_logits(model, call, ids), logits), (
+        "the model in evaluation mode gives other logits the second time"
+    )
+    _check_audit(model, call, length, size)
+    _check_precision(model, call, ids)
+    _check_state(model, other, call, ids, logits)
+    if "targets" in signature(model.forward).parameters:
+        _check_loss(model, ids, torch.randint(size, ids.shape), call)
 
 
 Call = Callable[..., Any] | None
 
 
 def _with_targets(model: nn.Module, ids: Tensor) -> Any:
-    return model(ids, ids)
+    return model(ids, ids.roll(-1, 1))  # as in training: a look at them is one ahead
 
 
 def _call(model: nn.Module, ids: Tensor) -> Call:
@@ -122,13 +132,8 @@ def _check_loss(model: nn.Module, ids: Tensor, targets: Tensor, call: Call) -> N
     loss = _loss(out)
     assert loss is not None, "model(tokens, targets) gives no loss: a number, or .loss"
     assert loss.requires_grad, "the loss given targets has no gradient"
-    logits = _logits(model, call, ids).flatten(0, 1).double()
-    expected = nn.functional.cross_entropy(logits, targets.flatten()).item()
-    off = abs(loss.item() - expected)
-    assert off < 1e-4 * (1 + abs(expected)), (
-        f"the loss given targets is {loss.item():.6g}, the cross-entropy of the logits "
-        f"{expected:.6g}"
-    )
+    fault = fault_of_loss(loss.item(), _logits(model, call, ids), targets)
+    assert not fault, fault
 
 
 def _loss(out: Any) -> Tensor | None:

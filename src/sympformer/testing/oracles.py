@@ -6,14 +6,19 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from sympformer.attention import forms
 from sympformer.attention.past import NoPast, Past
 from sympformer.dynamics.trial import Calls
-from sympformer.errors import InputError, one_line
+from sympformer.errors import InputError, one_line, shown
 from sympformer.model.cache import Cache, Recorder
-from sympformer.model.oracle import AttentionOracle, Reads
+from sympformer.model.oracle import AttentionOracle, Cost, Reads, require_readings
+from sympformer.testing.reported import reported
 
 TOKENS, D = 9, 8
+NEAR = 0.75
+"""How far a number of maps may be from what is measured."""
 SPLITS = ((1, 8), (5, 4), (1,) * 9, (2, 3, 1, 3))
 """How a text is fed in pieces, each behind the cache of those before."""
 
@@ -29,9 +34,12 @@ def check_oracle(oracle: type[AttentionOracle], *, n_head: int = 2, **options: A
     Raises:
         AssertionError: one of them does not hold.
     """
+    fits = isinstance(oracle, type) and issubclass(oracle, AttentionOracle)
+    assert fits, f"check_oracle takes a class below AttentionOracle, not {shown(oracle)}"
     options["n_head"] = n_head
     name = oracle.__name__
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), reported(name):
+        require_readings(oracle)
         for reads in get_args(Reads):
             if reads in oracle.answers:
                 _check_reading(oracle, reads, options, f"{name} read for {reads}")
@@ -127,6 +135,36 @@ def _check_cost(made: AttentionOracle, reads: Reads, what: str) -> None:
         f"{what}: cost() is {cost}, not numbers of at least 0"
     )
     assert cost.maps or cost.pairs or cost.states, f"{what}: cost() counts nothing"
+    _check_measured(made, reads, cost, what)
+
+
+def _check_measured(made: AttentionOracle, reads: Reads, cost: Cost, what: str) -> None:
+    """Against the products that torch counts, in the naive forms.
+
+    Of a single token these are hardly more than the maps. How fast they grow with pairs of tokens
+    bounds those: the naive form makes more than it has to, and what torch does not count (a fused
+    attention on the CPU) makes none. States are computed in too many ways to be bounded.
+    """
+
+    def counted(tokens: int) -> tuple[float, float]:
+        """Operations for one row: in products with matrices of weights, and in all."""
+        xp = torch.zeros(2, 1, tokens, D)
+        with torch.no_grad(), forms.using("naive"), FlopCounterMode(display=False) as counter:
+            _results(made, xp, reads, NoPast())
+        by_kind = counter.get_flop_counts().get("Global", {})
+        maps = sum(n for op, n in by_kind.items() if str(op) in ("aten.mm", "aten.addmm"))
+        return maps, counter.get_total_flops()
+
+    low, high = (flops / (2 * D**2) for flops in counted(1))
+    assert low - NEAR <= cost.maps <= high + NEAR, (
+        f"{what}: cost() says {cost.maps:g} maps, measured are {low:g} to {high:g}"
+    )
+    totals = [counted(tokens)[1] for tokens in (8, 16, 24)]
+    pairs = (totals[2] - 2 * totals[1] + totals[0]) / (2 * 8**2) / (2 * D)
+    if pairs and not cost.states:
+        assert 0.75 * cost.pairs <= pairs <= 4 * cost.pairs, (
+            f"{what}: cost() says {cost.pairs:g} pairs, measured are {pairs:g} in the naive form"
+        )
 
 
 @torch.no_grad()

@@ -10,11 +10,16 @@ from torch import Tensor
 from sympformer.dynamics import Damping, Scheme, damping, integrate
 from sympformer.dynamics.scalar import Scalar
 from sympformer.dynamics.state import State
+from sympformer.dynamics.strang import Strang
 from sympformer.dynamics.trial import Asked, Calls, factors
-from sympformer.errors import one_line
+from sympformer.errors import one_line, shown
+from sympformer.testing.reported import reported
 
 TOLERANCE = 0.2
 """How far a measured order may be from the one that is claimed."""
+
+AGREEMENT = 0.02
+"""How far the end of many short steps may be from that of a scheme of ours."""
 
 
 def separable(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,10 +56,19 @@ def check_scheme(scheme: Callable[[Damping], Scheme]) -> None:
     Raises:
         AssertionError: one of them is not what the class says.
     """
+    kind = getattr(scheme, "func", scheme)
+    fits = isinstance(kind, type) and issubclass(kind, Scheme)
+    assert fits, f"check_scheme takes a class below Scheme, not {shown(scheme)}"
+    name = kind.__name__
+    with reported(name):
+        _check(scheme, name)
+
+
+def _check(scheme: Callable[[Damping], Scheme], name: str) -> None:
     rate = damping("loglinear", c_log=1.5, c_lin=0.3)
     made = scheme(rate)
-    name = type(made).__name__
     _check_constants(made, name)
+    _check_result(made, name)
     calls = Calls.of(scheme)
     assert calls.fields == made.evaluations, (
         f"{name} says {made.evaluations} evaluations of the kernel a step and makes {calls.fields}"
@@ -83,6 +97,15 @@ def _check_constants(made: Scheme, name: str) -> None:
         assert value > 0, (
             f"{name}.{constant} starts from {value}: models learn constants that are greater than 0"
         )
+
+
+def _check_result(made: Scheme, name: str) -> None:
+    start = _start()
+    result = made.step(lambda x: Forceless(x, 1), start, 0.1, 1.0, made.init(start))
+    pair = isinstance(result, tuple) and [isinstance(part, State) for part in result]
+    assert pair in ([True, False], [True, True]), (
+        f"{name}.step must return (State, memory), not {shown(result)}"
+    )
 
 
 def _check_repeats(made: Scheme, name: str) -> None:
@@ -115,6 +138,13 @@ def _check_order(scheme: Callable[[Damping], Scheme], rate: Damping, order: int,
         for steps in (*counts, 4096):
             x, p = integrate(field, *start, scheme, rate, h=2 / steps, steps=steps)
             ends.append(State(x[-1], p[-1]))
+        damped = integrate(field, *start, Strang, rate, h=2 / 4096, steps=4096)
+        for variable, end, path in zip(("positions", "momenta"), ends[-1], damped, strict=True):
+            off = (end - path[-1]).norm().item()
+            assert off < AGREEMENT, (
+                f"{name} leads to other {variable} than the damped flow, off by {off:.2g} in a "
+                f"{field.__name__} field: does its step ask self.damping?"
+            )
         for variable, *states, exact in zip(("positions", "momenta"), *ends, strict=True):
             errors = [(state - exact).norm().item() for state in states]
             measured = math.log2(errors[0] / errors[-1]) / 2
