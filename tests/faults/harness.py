@@ -23,6 +23,7 @@ import tyro  # noqa: F401
 
 import sympformer.study  # noqa: F401
 from sympformer.cli import main
+from sympformer.train import tensors
 from sympformer.train.tensors import read_tensors
 
 OPTIONS = [
@@ -109,6 +110,57 @@ def _metrics(run: Path) -> list[dict[str, object]]:
 def _summary(run: Path) -> dict[str, object]:
     summary = json.loads((run / "summary.json").read_text())
     return {k: v for k, v in summary.items() if k not in TIMES}
+
+
+WATCHED = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"}
+
+
+@contextlib.contextmanager
+def file_operations(root: Path, meet: Callable[..., None]):
+    """Call `meet` before every file operation below a folder, inside; it may raise an OSError.
+
+    An operation is an open for writing, a rename, a link, a deletion, a new folder, a sync, or the
+    writing of a tensor file, which is not Python's: `meet` is called before it, and afterwards with
+    its path. In a fork: what is watched once is watched as long as the process lives.
+    """
+    busy = [False]
+
+    def once(*written: Path) -> None:
+        if busy[0]:
+            return
+        busy[0] = True
+        try:
+            meet(*written)
+        finally:
+            busy[0] = False
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if busy[0] or not (event == "open" or event in WATCHED):
+            return
+        if not str(arguments[0]).startswith(str(root)):
+            return
+        flags = arguments[2] if event == "open" else os.O_WRONLY
+        if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            once()
+
+    sync, save = os.fsync, tensors.save_file
+
+    def fsync(handle: int) -> None:
+        once()
+        sync(handle)
+
+    def save_file(values: object, path: Path, metadata: object) -> None:
+        once()
+        save(values, path, metadata)
+        once(path)
+
+    os.fsync, tensors.save_file = fsync, save_file
+    sys.addaudithook(hook)
+    try:
+        yield
+    finally:
+        busy[0] = True
+        os.fsync, tensors.save_file = sync, save
 
 
 @contextlib.contextmanager
