@@ -29,6 +29,7 @@ class Outcome:
     out: str
     err: str
     seconds: float
+    """Of the processor: the machine may have other work."""
     peak: int
     """Bytes in memory at most."""
 
@@ -66,7 +67,7 @@ class Outcome:
 def apart(
     arguments: list[str],
     surroundings: Callable[[], None] | None = None,
-    patience: float = SECONDS,
+    patience: float = 3 * SECONDS,
     stop: int = signal.SIGKILL,
     environment: dict[str, str] | None = None,
 ) -> Outcome:
@@ -90,7 +91,7 @@ def apart(
             seconds = time.monotonic() - began
             if done:
                 break
-            if seconds > patience + SECONDS:
+            if seconds > patience + 3 * SECONDS:
                 os.kill(child, signal.SIGKILL)
             elif seconds > patience and not asked:
                 asked = True
@@ -101,8 +102,7 @@ def apart(
             file.seek(0)
             texts.append(file.read().decode(errors="backslashreplace"))
     code = os.waitstatus_to_exitcode(status)
-    seconds -= patience if asked and stop == signal.SIGTERM else 0
-    return Outcome(code, *texts, seconds, usage.ru_maxrss * 1024)
+    return Outcome(code, *texts, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 def _be_a_process(

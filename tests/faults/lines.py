@@ -45,7 +45,7 @@ LONG = {
     *("block_size", "n_head", "redraw", "conditions", "duration", "h", "tolerance", "mlp_width"),
 }
 """Options that say how much is to be done: a large amount may take long, until SIGTERM."""
-PATIENCE = 8
+PATIENCE = 4
 SMALL: dict[str, tuple[list[str], list[str], list[str]]] = {
     "presets": (["presets"], [], []),
     "train": (["train"], ["symp-h0"], ["--out", "out", *OPTIONS]),
@@ -152,12 +152,12 @@ def _fields(cls: type) -> Iterator[tuple[str, object, str]]:
             yield flag, kinds[field.name], field.name
 
 
-def values(kind: object, draw: random.Random, number: int) -> list[list[str]]:
+def values(name: str, kind: object, draw: random.Random, number: int) -> list[list[str]]:
     """Words that may follow an option."""
     several = typing.get_origin(kind) is tuple
     inner = {kind, *typing.get_args(kind)}
     if bool in inner:
-        return [[], ["x"]]
+        return [["x"]] if name == "compile" else [[], ["x"]]  # it takes minutes, and is right
     pool = NUMBERS if inner & {int, float} else TEXTS
     found = [[value] for value in draw.sample(pool, number)]
     if several:
@@ -171,7 +171,9 @@ def lines(number: int) -> Iterator[Line]:
         codes = frozenset({0, 1, 2} if command.startswith("lab") else {0, 2})  # a claim may fail
         for flag, kind, option in options(command):
             draw = random.Random(f"{command} {option}")
-            for words in values(kind, draw, 2 if command in ("resume", "config") else number):
+            for words in values(
+                option, kind, draw, 2 if command in ("resume", "config") else number
+            ):
                 new = [*argument, *small, flag, *words] if flag else [*words, *small]
                 yield Line([*name, *new], codes=codes, long=option in LONG)
         for surroundings in HARD:
@@ -205,7 +207,9 @@ def run() -> int:
                 print(f"  {line.surroundings} {' '.join(line.words)[-200:]!r}: {fault}", flush=True)
             shutil.rmtree(place)
     ends = ", ".join(f"{n} with {code}" for code, n in sorted(codes.items()))
-    print(f"{len(chosen)} command lines: {ends}; the longest {worst[0]:.0f} s, the largest ")
+    print(
+        f"{len(chosen)} command lines: {ends}; the longest {worst[0]:.0f} s, the largest", end=" "
+    )
     print(f"{worst[1] / 1e9:.2f} GB; {len(chosen) - wrong} right, {wrong} wrong")
     return int(wrong > 0)
 

@@ -20,7 +20,7 @@ FILES = {
     "net.py": "import torch\nf = lambda ids: torch.zeros(*ids.shape, 9)\ng = 3\n",
     "no.toml": "steps = = 1\n",
     "odd.toml": "a = " + "[" * 5000 + "]" * 5000 + "\n",
-    "text": "One day a cat saw a dog.\n<|endoftext|>\nThe dog ran off.\n<|endoftext|>\n" * 200,
+    "text": "".join(f"Cat {i} saw dog {i * i}.\n<|endoftext|>\n" for i in range(400)),
     "a.parquet": "PAR1 and so on",
     "deep/a/b": "nothing to read here",
 }
