@@ -115,13 +115,12 @@ def _summary(run: Path) -> dict[str, object]:
 WATCHED = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"}
 
 
-@contextlib.contextmanager
-def file_operations(root: Path, meet: Callable[..., None]):
-    """Call `meet` before every file operation below a folder, inside; it may raise an OSError.
+def watch(root: Path, meet: Callable[..., None]) -> None:
+    """Call `meet` before every file operation below a folder; it may raise an OSError.
 
     An operation is an open for writing, a rename, a link, a deletion, a new folder, a sync, or the
     writing of a tensor file, which is not Python's: `meet` is called before it, and afterwards with
-    its path. In a fork: what is watched once is watched as long as the process lives.
+    its path. It holds as long as the process: for forks.
     """
     busy = [False]
 
@@ -156,17 +155,14 @@ def file_operations(root: Path, meet: Callable[..., None]):
 
     os.fsync, tensors.save_file = fsync, save_file
     sys.addaudithook(hook)
-    try:
-        yield
-    finally:
-        busy[0] = True
-        os.fsync, tensors.save_file = sync, save
 
 
 @contextlib.contextmanager
 def workplace():
     """A folder for runs, with a cache of its own that holds the text; both go."""
-    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    # In memory where there is such a place: files are synced hundreds of times.
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="faults-", dir=memory))
     os.environ["SYMPFORMER_CACHE"] = str(folder / "cache")
     # Packs the text, and imports here what every fork would import again.
     assert quietly(*compare(folder / "first")) == 0

@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness import COMMANDS, differences, file_operations, fork, quietly, workplace
+from harness import COMMANDS, differences, fork, quietly, watch, workplace
 
 
 class Copies:
@@ -67,8 +67,8 @@ def everywhere(kind: str, folder: Path, every: int) -> tuple[int, int]:
 
     def uninterrupted() -> int:
         copies = Copies(whole, shots)
-        with file_operations(whole, copies):
-            code = quietly(*make(whole))
+        watch(whole, copies)
+        code = quietly(*make(whole))
         copies()  # when all is done
         return code
 
