@@ -38,7 +38,7 @@ def import_from(name: str) -> ModuleType:
     else:
         try:
             module, key = importlib.import_module(name), name
-        except Exception as error:  # whatever the user's code raises
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
             raise InputError(f"module {name!r} cannot be imported: {one_line(error)}") from error
     _imported[key] = _digest(module)
     return module
@@ -86,13 +86,13 @@ def import_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         del sys.modules[name]
         raise InputError(where(path, error)) from error
     return module
 
 
-def where(path: Path, error: Exception) -> str:
+def where(path: Path, error: BaseException) -> str:
     """The exception, and the last line of the file that led to it."""
     if isinstance(error, SyntaxError) and error.lineno:
         return f"line {error.lineno} of {path}: {one_line(error)}"

@@ -34,7 +34,7 @@ def full_at(root: Path, last: int, counted: Path | None = None) -> Callable[[], 
         if count[0] >= last:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    return lambda: watch(root, meet)
+    return lambda: watch(root, meet, deletions=False)  # a full disk lets files go
 
 
 def size(folder: Path) -> int:

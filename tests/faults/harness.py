@@ -112,17 +112,18 @@ def _summary(run: Path) -> dict[str, object]:
     return {k: v for k, v in summary.items() if k not in TIMES}
 
 
-WATCHED = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"}
+DELETIONS = {"os.remove", "os.rmdir", "os.truncate"}
+WATCHED = {"os.rename", "os.mkdir", "os.link"} | DELETIONS
 
 
-def watch(root: Path, meet: Callable[..., None]) -> None:
+def watch(root: Path, meet: Callable[..., None], deletions: bool = True) -> None:
     """Call `meet` before every file operation below a folder; it may raise an OSError.
 
     An operation is an open for writing, a rename, a link, a deletion, a new folder, a sync, or the
     writing of a tensor file, which is not Python's: `meet` is called before it, and afterwards with
     its path. It holds as long as the process: for forks.
     """
-    busy = [False]
+    busy, events = [False], WATCHED if deletions else WATCHED - DELETIONS
 
     def once(*written: Path) -> None:
         if busy[0]:
@@ -134,7 +135,7 @@ def watch(root: Path, meet: Callable[..., None]) -> None:
             busy[0] = False
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
-        if busy[0] or not (event == "open" or event in WATCHED):
+        if busy[0] or not (event == "open" or event in events):
             return
         if not str(arguments[0]).startswith(str(root)):
             return

@@ -72,10 +72,10 @@ SMALL: dict[str, tuple[list[str], list[str], list[str]]] = {
             "ellipse": "--particles 50 --steps 10",
             "orders": "--steps 8 16",
             "conservation": "--steps 20",
-            "energy": "--steps 20 --particles 8 --conditions 10",
+            "energy": "--steps 20 --particles 8 --conditions 10 20",
             "clusters": "--steps 5 --particles 4 --starts 2",
-            "decoder": "--steps 2 --particles 8 --starts 2",
-            "meanfield": "--particles 8 --grid 8 --steps 4",
+            "decoder": "--steps 2 --particles 32 --starts 2",
+            "meanfield": "--particles 8 16 --grid 8 --steps 4",
         }.items()
     },
 }
@@ -176,6 +176,7 @@ def lines(number: int) -> Iterator[Line]:
             ):
                 new = [*argument, *small, flag, *words] if flag else [*words, *small]
                 yield Line([*name, *new], codes=codes, long=option in LONG)
+        yield Line([*name, *argument, *small], codes=codes - {2})
         for surroundings in HARD:
             yield Line([*name, *argument, *small], surroundings, codes)
     yield from map(Line, WHOLE)
