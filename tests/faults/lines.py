@@ -1,6 +1,6 @@
 """Command lines: every command, every option, values that are wrong, odd or extreme.
 
-    python tests/faults/lines.py --values 4
+    python tests/faults/lines.py --values 2
     python tests/faults/lines.py --every 12  # the short form
 
 Each is run in a process of its own. Exit code 0 if all of them ended with 0, or with 2 and one
@@ -188,7 +188,7 @@ def lines(number: int) -> Iterator[Line]:
 def run() -> int:
     """Parse, run the lines, say."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--values", type=int, default=4)
+    parser.add_argument("--values", type=int, default=2)
     parser.add_argument("--every", type=int, default=1)
     options = parser.parse_args()
     chosen = list(lines(options.values))[:: options.every]

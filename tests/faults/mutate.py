@@ -1,6 +1,6 @@
 """Damage the files of a finished run, one at a time, and use it: right, or refused in one line.
 
-    python tests/faults/mutate.py --flips 60
+    python tests/faults/mutate.py --flips 30
     python tests/faults/mutate.py --flips 4 --every 8  # the short form
 
 A mutation is a flipped bit, a cut end, an empty or missing file, more bytes at the end, the file of
@@ -177,7 +177,7 @@ def verdict(whole: Path, run: Path, expected: list[tuple[int, str, str]]) -> str
 def run() -> int:
     """Train two runs, damage the first, say."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--flips", type=int, default=60)
+    parser.add_argument("--flips", type=int, default=30)
     parser.add_argument("--every", type=int, default=1)
     options = parser.parse_args()
     # It shows what the table says, and takes longer than all else.

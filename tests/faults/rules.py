@@ -27,7 +27,7 @@ def real(holds: Callable[[float], bool], known: float = math.inf) -> Rule:
     """Finite numbers that hold; above `known` training may well diverge."""
 
     def rule(value: Any) -> bool | None:
-        if type(value) not in (int, float) or not -1e300 < value < 1e300 or not holds(value):
+        if type(value) not in (int, float) or not math.isfinite(value) or not holds(value):
             return False
         return True if value <= known else None
 

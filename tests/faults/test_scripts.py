@@ -42,7 +42,7 @@ def test_command_lines():
 
 def test_values_in_files():
     short = ["--values", 1, "--every", 40]
-    assert ", 0 wrong" in script("toml_values.py", *(["--values", 5] if LONG else short))
+    assert ", 0 wrong" in script("toml_values.py", *(["--values", 3] if LONG else short))
 
 
 @pytest.mark.parametrize("kind", ["train", "compare"] if LONG else ["train"])
