@@ -113,6 +113,8 @@ def test_what_never_ends_is_not_read(read, tmp_path):
         ("data = [1]", "table"),
         ("variant = 3", "variant"),
         ("variant = { a = 3 }", "variant.a"),
+        ("data = { valid_text = 'a.txt' }", "valid_text.*without one"),
+        ("data = { tokenizer = 'byte' }", "tokenizer.*without one"),
         ("train = { compile = 'no' }", "compile"),
         ("train = { steps = 5.5 }", "steps"),
         ("train = { betas = [0.9] }", "betas"),
