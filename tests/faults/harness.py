@@ -22,10 +22,12 @@ import torch
 import tyro  # noqa: F401
 
 import sympformer.study  # noqa: F401
+from sympformer import machine
 from sympformer.cli import main
 from sympformer.train import tensors
 from sympformer.train.tensors import read_tensors
 
+machine.commit = lambda: "unknown"  # the tree may be edited while a script runs
 OPTIONS = [
     *("--n-layer", "1", "--n-embd", "8", "--n-head", "1", "--block-size", "16"),
     *("--train-tokens", "3000", "--valid-tokens", "400", "--batch-size", "2"),

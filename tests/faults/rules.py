@@ -6,9 +6,11 @@ refused, and None where that depends on the machine. The rules are about the fil
 """
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
+LARGEST = {int: 2**63 - 1, float: sys.float_info.max}
 Rule = Callable[[Any], bool | None]
 
 
@@ -27,7 +29,11 @@ def real(holds: Callable[[float], bool], known: float = math.inf) -> Rule:
     """Finite numbers that hold; above `known` training may well diverge."""
 
     def rule(value: Any) -> bool | None:
-        if type(value) not in (int, float) or not math.isfinite(value) or not holds(value):
+        if (
+            type(value) not in (int, float)
+            or not abs(value) <= LARGEST[type(value)]
+            or not holds(value)
+        ):
             return False
         return True if value <= known else None
 
