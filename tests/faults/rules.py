@@ -107,7 +107,8 @@ DATA: dict[str, Rule] = {
     "valid_text": one_of("text"),
     "tokenizer": one_of("byte", "bpe:300"),
     "separator": separator,
-    "valid_fraction": real(lambda v: 0 < v < 1),
+    # A small share may hold no document.
+    "valid_fraction": lambda v: real(lambda v: 0 < v < 1)(v) and (True if v > 0.1 else None),
     "train_tokens": lambda value: whole(17, 5000)(value) if value not in (1, 2, 3) else False,
     "valid_tokens": lambda value: whole(17, 5000)(value) if value not in (1, 2, 3) else False,
 }
