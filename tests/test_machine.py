@@ -41,7 +41,7 @@ def test_freed_memory_is_kept():
 def test_devices():
     assert machine.resolve_device("cpu") == torch.device("cpu")
     assert machine.resolve_device("auto").type in ("cpu", "cuda", "mps", "xpu")
-    for name in ("nonsense", "cuda:77"):
+    for name in ("nonsense", "cuda:77", "cpu:7"):
         with pytest.raises(InputError, match=f"{name}' is not available"):
             machine.resolve_device(name)
 

@@ -5,6 +5,7 @@ import glob
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,12 @@ except ImportError:  # Windows, where a file that a process has open cannot be r
 
 _MARK = "sympformer-"
 _PROBE_BYTES = 1 << 20
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 
 
@@ -181,6 +188,28 @@ def sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def require_regular(path: str | os.PathLike[str]) -> None:
+    """Refuse what may never end, or never begin: pipes, devices, sockets; a folder passes.
+
+    Raises:
+        OSError: it is one of those, or is not there.
+    """
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kind = _KINDS.get(stat.S_IFMT(mode), "of no known kind")
+        raise OSError(errno.EINVAL, f"it is {kind}: write it to a file first", os.fspath(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+    """
+    require_regular(path)
+    return path.read_bytes()
 
 
 def reason(error: OSError) -> str:

@@ -37,7 +37,10 @@ def resolve_device(name: str) -> torch.device:
         return torch.accelerator.current_accelerator() or CPU
     try:
         torch.empty(1, device=name)
-        return torch.device(name)
+        device = torch.device(name)
+        if device.type == "cpu" and device.index:  # torch takes any number, and there is one
+            raise ValueError(name)
+        return device
     except (RuntimeError, AssertionError, ValueError):
         raise InputError(f"device {name!r} is not available here: use --device auto") from None
 

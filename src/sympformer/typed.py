@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sympformer.errors import InputError, lookup, one_line, shown
+from sympformer.files import read_bytes, reason
 
 T = TypeVar("T")
 
@@ -23,14 +24,15 @@ _NAMES: dict[Any, str] = {
 
 
 def check_fields(instance: Any) -> None:
-    """Check every field of a dataclass against its annotation.
+    """Check every field of a dataclass against its annotation; see `check`.
 
     Raises:
         InputError: a value of another type; the message names the field and what it may be.
     """
     kinds = get_type_hints(type(instance))
     for field in dataclasses.fields(instance):
-        check(field.name, getattr(instance, field.name), kinds[field.name])
+        value = check(field.name, getattr(instance, field.name), kinds[field.name])
+        object.__setattr__(instance, field.name, value)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -40,9 +42,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         InputError: it cannot be read, or is no TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_bytes(path).decode())
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        raise InputError(f"cannot read {path}: {reason(error)}") from None
     except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, or tables without end
         raise InputError(f"{path} is no TOML: {one_line(error)}") from None
 
@@ -66,8 +68,11 @@ def from_table(cls: type[T], name: str, table: Any) -> T:
     return cls(**{option: _without_lists(value) for option, value in table.items()})
 
 
-def check(name: str, value: Any, kind: Any) -> None:
+def check(name: str, value: Any, kind: Any) -> Any:
     """Check one value: numbers are finite, truth values are no numbers, a Literal is one of its.
+
+    Returns:
+        The value; a whole number as a float where that is its type, for libraries tell them apart.
 
     Raises:
         InputError: it is of another type than `kind`.
@@ -76,6 +81,7 @@ def check(name: str, value: Any, kind: Any) -> None:
         lookup(dict.fromkeys(get_args(kind)), value, name)
     elif not _fits(value, kind):
         raise InputError(f"{name} must be {describe(kind)}, not {shown(value)}")
+    return _converted(value, kind)
 
 
 def describe(kind: Any) -> str:
@@ -118,6 +124,18 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is str:
         return isinstance(value, str) and "\0" not in value  # no name of a file holds one
     return isinstance(value, kind)
+
+
+def _converted(value: Any, kind: Any) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is float:
+        return float(value)
+    if origin in (Union, types.UnionType):
+        return _converted(value, next(option for option in arguments if _fits(value, option)))
+    if origin is tuple:
+        kinds = arguments[:1] * len(value) if arguments[-1:] == (...,) else arguments
+        return tuple(map(_converted, value, kinds))
+    return value
 
 
 def _needed(field: "dataclasses.Field[Any]") -> bool:

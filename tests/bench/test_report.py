@@ -207,6 +207,8 @@ def test_what_has_no_meaning_together_is_refused():
         grid(FIRST, ["gpt"], ["step"], [16, 32], [16], 24)
     with pytest.raises(InputError, match="lengths"):
         grid(FIRST, ["gpt"], ["step"], [], [16])
+    with pytest.raises(InputError, match="--n-embd needs at least one value"):
+        grid(FIRST, ["gpt"], ["step"], [16], [])
 
 
 def test_results_are_kept_in_a_path(report, tmp_path: Path):

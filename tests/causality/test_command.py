@@ -46,6 +46,10 @@ def broken():
     return 1 / 0
 
 
+def leaves():
+    raise SystemExit(7)
+
+
 def misspelt():
     return {"model": Last(), "cal": every}
 
@@ -90,6 +94,7 @@ def test_what_a_file_makes(models, capsys):
         ("models.py:ready", ["--vocab-size", "13"], "a tuple of tensor (2, 1, 13)"),
         ("models.py:function", ["--vocab-size", "13", "--compile"], "a function is audited as"),
         ("models.py:broken", [], "models.py: ZeroDivisionError: division by zero"),
+        ("models.py:leaves", [], "models.py: SystemExit: 7"),
         ("models.py:misspelt", [], "did you mean 'call'"),
         ("models.py:soundd", [], "did you mean 'sound'"),
         ("models.py:number", [], "not 3"),

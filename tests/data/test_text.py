@@ -225,9 +225,9 @@ def test_what_can_be_read_only_once_is_refused(tmp_path, monkeypatch):
         listener.bind("socket.txt")
         cases = {"pipe.txt": "a pipe", "socket.txt": "a socket", "/dev/zero": "a device"}
         for path, kind in cases.items():
-            with pytest.raises(InputError, match=rf"{path} is {kind}.*a file first"):
+            with pytest.raises(InputError, match=rf"{path}: it is {kind}.*a file first"):
                 Text(Path(path))
-    with pytest.raises(InputError, match=r"(pipe|socket)\.txt is a"):
+    with pytest.raises(InputError, match=r"(pipe|socket)\.txt: it is a"):
         Text(tmp_path)
 
 

@@ -22,9 +22,12 @@ import torch
 import tyro  # noqa: F401
 
 import sympformer.study  # noqa: F401
+from sympformer import machine
 from sympformer.cli import main
+from sympformer.train import tensors
 from sympformer.train.tensors import read_tensors
 
+machine.commit = lambda: "unknown"  # the tree may be edited while a script runs
 OPTIONS = [
     *("--n-layer", "1", "--n-embd", "8", "--n-head", "1", "--block-size", "16"),
     *("--train-tokens", "3000", "--valid-tokens", "400", "--batch-size", "2"),
@@ -111,10 +114,58 @@ def _summary(run: Path) -> dict[str, object]:
     return {k: v for k, v in summary.items() if k not in TIMES}
 
 
+DELETIONS = {"os.remove", "os.rmdir", "os.truncate"}
+WATCHED = {"os.rename", "os.mkdir", "os.link"} | DELETIONS
+
+
+def watch(root: Path, meet: Callable[..., None], deletions: bool = True) -> None:
+    """Call `meet` before every file operation below a folder; it may raise an OSError.
+
+    An operation is an open for writing, a rename, a link, a deletion, a new folder, a sync, or the
+    writing of a tensor file, which is not Python's: `meet` is called before it, and afterwards with
+    its path. It holds as long as the process: for forks.
+    """
+    busy, events = [False], WATCHED if deletions else WATCHED - DELETIONS
+
+    def once(*written: Path) -> None:
+        if busy[0]:
+            return
+        busy[0] = True
+        try:
+            meet(*written)
+        finally:
+            busy[0] = False
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if busy[0] or not (event == "open" or event in events):
+            return
+        if not str(arguments[0]).startswith(str(root)):
+            return
+        flags = arguments[2] if event == "open" else os.O_WRONLY
+        if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            once()
+
+    sync, save = os.fsync, tensors.save_file
+
+    def fsync(handle: int) -> None:
+        once()
+        sync(handle)
+
+    def save_file(values: object, path: Path, metadata: object) -> None:
+        once()
+        save(values, path, metadata)
+        once(path)
+
+    os.fsync, tensors.save_file = fsync, save_file
+    sys.addaudithook(hook)
+
+
 @contextlib.contextmanager
 def workplace():
     """A folder for runs, with a cache of its own that holds the text; both go."""
-    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    # In memory where there is such a place: files are synced hundreds of times.
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="faults-", dir=memory))
     os.environ["SYMPFORMER_CACHE"] = str(folder / "cache")
     # Packs the text, and imports here what every fork would import again.
     assert quietly(*compare(folder / "first")) == 0

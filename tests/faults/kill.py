@@ -4,10 +4,13 @@
     python tests/faults/kill.py compare --every 5  # at every fifth
     python tests/faults/kill.py train --random 200  # SIGKILL at random moments
 
-Exit code 0 if every run went on to equal weights and metrics.
+A kill at an operation leaves what is on disk before it: the folder is copied there, as one run goes
+by, and every copy is gone on from. Operations that leave equal folders are gone on from once. Exit
+code 0 if every run went on to equal weights and metrics.
 """
 
 import argparse
+import hashlib
 import os
 import random
 import shutil
@@ -16,75 +19,75 @@ import sys
 import time
 from pathlib import Path
 
-from harness import COMMANDS, differences, fork, quietly, workplace
-
-WATCHED = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"}
+from harness import COMMANDS, differences, fork, quietly, watch, workplace
 
 
-def watch(root: Path, count: list[int], last: int) -> None:
-    """Count the file operations below a folder; the `last` of them never happens."""
+class Copies:
+    """Copies of a folder, as it was before each file operation.
 
-    def meet() -> None:
-        count[0] += 1
-        if count[0] == last:
-            os._exit(9)
+    Attributes:
+        operations: how many there were.
+    """
 
-    def hook(event: str, arguments: tuple[object, ...]) -> None:
-        if event == "open":
-            path, _, flags = arguments
-            writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            if writes and isinstance(path, str | Path) and str(path).startswith(str(root)):
-                meet()
-        elif event in WATCHED and str(arguments[0]).startswith(str(root)):
-            meet()
+    def __init__(self, root: Path, into: Path) -> None:
+        self.root, self.into, self.operations = root, into, 0
 
-    sync, save = os.fsync, sys.modules["sympformer.train.tensors"].save_file
+    def __call__(self, written: Path | None = None) -> None:
+        """Copy the folder; a file whose writing cannot be watched is half-written in it."""
+        copy = self.into / f"{self.operations:04}"
+        self.operations += 1
+        copy.mkdir(parents=True)
+        names: dict[int, Path] = {}
+        for path in sorted(self.root.rglob("*")):
+            target = copy / path.relative_to(self.root)
+            inode = path.stat().st_ino
+            if path.is_dir():
+                target.mkdir()
+            elif inode in names:  # two names of one file, as best and state are
+                os.link(names[inode], target)
+            else:
+                names[inode] = Path(shutil.copyfile(path, target))
+        if written is not None:
+            half = copy / written.relative_to(self.root)
+            os.truncate(half, half.stat().st_size // 2)
 
-    def fsync(handle: int) -> None:
-        meet()
-        sync(handle)
 
-    def save_file(tensors, path, metadata) -> None:
-        """Its writes are not Python's: it dies before them, half-way, and after them."""
-        meet()
-        save(tensors, path, metadata)
-        if count[0] + 1 == last:
-            os.truncate(path, os.path.getsize(path) // 2)
-        meet()
-
-    os.fsync = fsync
-    sys.modules["sympformer.train.tensors"].save_file = save_file
-    sys.addaudithook(hook)
+def content(folder: Path) -> str:
+    """The digest of all that a folder holds: names, second names, bytes."""
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        total.update(f"\n{path.relative_to(folder)} {path.stat().st_nlink}\n".encode())
+        total.update(path.read_bytes() if path.is_file() else b"/")
+    return total.hexdigest()
 
 
 def everywhere(kind: str, folder: Path, every: int) -> tuple[int, int]:
     """Kill at every n-th operation; return how many kills, and how many went wrong."""
-    make, whole = COMMANDS[kind], folder / "whole"
-    counted = folder / "count"
+    make, whole, shots = COMMANDS[kind], folder / "whole", folder / "shots"
 
     def uninterrupted() -> int:
-        count = [0]
-        watch(whole, count, -1)
+        copies = Copies(whole, shots)
+        watch(whole, copies)
         code = quietly(*make(whole))
-        counted.write_text(str(count[0]))
+        copies()  # when all is done
         return code
 
     assert fork(uninterrupted) == 0
-    operations = int(counted.read_text())
-    print(f"{kind}: {operations} file operations")
-    wrong = kills = 0
-    for last in range(1, operations + 1, every):
-        cut = folder / "cut"
-        shutil.rmtree(cut, ignore_errors=True)
-
-        def killed(cut: Path = cut, last: int = last) -> int:
-            watch(cut, [0], last)
-            return quietly(*make(cut))
-
-        assert fork(killed) == 9, f"operation {last} did not come"
-        kills += 1
-        wrong += go_on(kind, whole, cut, f"killed at operation {last}")
-    return kills, wrong
+    kept = sorted(shots.iterdir())[::every]
+    verdicts: dict[str, bool] = {}
+    for shot in kept:
+        known = content(shot)
+        if known not in verdicts:
+            cut = folder / "cut"
+            shutil.rmtree(cut, ignore_errors=True)
+            shot.rename(cut)
+            verdicts[known] = go_on(kind, whole, cut, f"killed at operation {shot.name}")
+            cut.rename(shot)
+        wrong = verdicts[known]
+        shutil.rmtree(shot)
+        verdicts[shot.name] = wrong
+    print(f"{kind}: {len(verdicts) - len(kept)} different folders at {len(kept)} operations")
+    return len(kept), sum(verdicts[shot.name] for shot in kept)
 
 
 def at_random(kind: str, folder: Path, times: int, seed: int = 0) -> tuple[int, int]:

@@ -31,8 +31,24 @@ def test_killed_at_random_moments():
 
 def test_damaged_files():
     assert "refused in one line" in script(
-        "mutate.py", *(["--flips", 80] if LONG else ["--flips", 4, "--every", 9])
+        "mutate.py", *(["--flips", 30] if LONG else ["--flips", 4, "--every", 60])
     )
+
+
+def test_command_lines():
+    short = ["--values", 1, "--every", 45]
+    assert ", 0 wrong" in script("lines.py", *(["--values", 2] if LONG else short))
+
+
+def test_values_in_files():
+    short = ["--values", 1, "--every", 40]
+    assert ", 0 wrong" in script("toml_values.py", *(["--values", 3] if LONG else short))
+
+
+@pytest.mark.parametrize("kind", ["train", "compare"] if LONG else ["train"])
+def test_full_disks(kind):
+    short = ["--sizes", 2, "--every", 60]
+    assert "lost nothing" in script("disk_full.py", kind, *([] if LONG else short))
 
 
 def test_diverging_runs():

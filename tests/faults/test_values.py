@@ -1,18 +1,22 @@
 """Every option, given every kind of wrong value: taken where it is right, else refused by name."""
 
 import dataclasses
+import os
 import typing
 from collections.abc import Mapping
 
 import pytest
+import torch
 
 from sympformer import InputError, ModelConfig
-from sympformer.bench import Case
+from sympformer.bench import BenchReport, Case
 from sympformer.commands.options import Size
+from sympformer.lab.problems import matrix
 from sympformer.study import Plan
-from sympformer.train import DataConfig, TrainConfig
+from sympformer.train import DataConfig, TrainConfig, load_model
 from sympformer.train.config import RunConfig
-from sympformer.typed import from_table
+from sympformer.train.tensors import read_tensors
+from sympformer.typed import from_table, read_toml
 
 WRONG = [
     *("no", "", "a\0b", 5.5, -1, 0, True, [], [0.9], [[1], 2], {}, {"a": 1}),
@@ -57,6 +61,38 @@ def test_one_wrong_value(cls, name, value):
     assert not isinstance(kept, dict) or typing.get_origin(kind) is Mapping
 
 
+@pytest.mark.parametrize("value", [3, (0, 1), "0"])
+def test_whole_numbers_are_floats_where_these_are_asked_for(value):
+    """Torch's AdamW tells them apart."""
+    made = {
+        3: lambda: TrainConfig(learning_rate=3).learning_rate,
+        (0, 1): lambda: TrainConfig(betas=(0, 0)).betas,
+        "0": lambda: ModelConfig.preset("linear-symp-r2", ridge=1).ridge,
+    }[value]()
+    numbers = made if isinstance(made, tuple) else (made,)
+    assert all(type(number) is float for number in numbers)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_toml,
+        BenchReport.load,
+        read_tensors,
+        lambda path: matrix(path, "A", torch.eye(2)),
+        lambda path: load_model(path.parent),
+    ],
+)
+def test_what_never_ends_is_not_read(read, tmp_path):
+    """A pipe that nobody writes to would be waited for, a device read until memory ends."""
+    pipe = tmp_path / "state.safetensors"
+    os.mkfifo(pipe)
+    (tmp_path / "config.toml").symlink_to("/dev/zero")
+    with pytest.raises(InputError, match=r"(pipe|device).*a file first|does not exist"):
+        read(pipe)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -77,6 +113,8 @@ def test_one_wrong_value(cls, name, value):
         ("data = [1]", "table"),
         ("variant = 3", "variant"),
         ("variant = { a = 3 }", "variant.a"),
+        ("data = { valid_text = 'a.txt' }", "valid_text.*without one"),
+        ("data = { tokenizer = 'byte' }", "tokenizer.*without one"),
         ("train = { compile = 'no' }", "compile"),
         ("train = { steps = 5.5 }", "steps"),
         ("train = { betas = [0.9] }", "betas"),

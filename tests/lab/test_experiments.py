@@ -171,13 +171,16 @@ def test_matrix_files_are_read(tmp_path):
         ("orders", {"steps": (32,)}, "two or more different values"),
         ("orders", {"particles": 0}, "particles must be a number ≥ 1, not 0"),
         ("orders", {"c_log": -1.0}, "c_log must be a number ≥ 0, not -1"),
-        ("conservation", {"h": float("nan")}, "h must be a number ≥ 0, not nan"),
+        ("conservation", {"h": float("nan")}, "h must be a finite number, not nan"),
         ("energy", {"conditions": (10.0,)}, "two or more condition numbers"),
         ("relaxation", {"conditions": (10.0, 100.0)}, "two with κρ ≥ 10"),
         ("relaxation", {"rhos": (0.1, 0.0)}, "regularisers ρ > 0"),
         ("relaxation", {"tolerance": 0.3}, "tolerance must be below 1 / dimension"),
         ("clusters", {"dimensions": (1, 2)}, "dimensions ≥ 2"),
         ("decoder", {"particles": 8}, "32 or more tokens"),
+        ("orders", {"steps": ()}, "steps needs at least one value"),
+        ("meanfield", {"particles": (10**40,)}, "particles must be a list, each a whole number"),
+        ("clusters", {"betas": ()}, "betas needs at least one value"),
     ],
 )
 def test_bad_numbers_are_refused_in_one_line(name, options, message, tmp_path):

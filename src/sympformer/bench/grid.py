@@ -34,6 +34,7 @@ def grid(
         InputError: an unknown name, a size that makes no sense, or nothing to measure.
     """
     asked = {"presets": presets, "measure": measures, "lengths": lengths, "forms": names}
+    asked["n-embd"] = widths
     for name, given in asked.items():
         if not given:
             raise InputError(f"--{name} needs at least one value")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 
 from sympformer.bench.case import PLAIN, Case
 from sympformer.errors import InputError
-from sympformer.files import atomic
+from sympformer.files import atomic, read_bytes
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class BenchReport:
             InputError: missing or corrupt.
         """
         try:
-            stored = json.loads(path.read_text())
+            stored = json.loads(read_bytes(path))
             results = tuple(
                 BenchResult(**{**r, "case": Case(**r["case"]), "seconds": tuple(r["seconds"])})
                 for r in stored["results"]

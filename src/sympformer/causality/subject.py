@@ -59,7 +59,7 @@ class Subject:
             options["use_cache"] = True
         if cache is not None:
             options[str(self.cache_name)] = cache
-        torch.manual_seed(0)  # the same noise in every call, should the model draw any
+        _seed()  # the same noise in every call, should the model draw any
         ids = ids.clone(memory_format=torch.contiguous_format)
         out = self.call(self.model, ids, **options) if self.call else self.model(ids, **options)
         return self.logits_of(out, ids), self._cache_of(out)
@@ -88,6 +88,12 @@ class Subject:
         if isinstance(out, Mapping):
             return out.get(self.cache_name)
         return getattr(out, self.cache_name, None)
+
+
+def _seed() -> None:
+    # For accelerators that are not there, torch keeps every seed, with where it was asked for.
+    everywhere = torch.accelerator.is_available()
+    (torch if everywhere else torch.default_generator).manual_seed(0)
 
 
 def limit_of(model: Any) -> int | None:

@@ -37,7 +37,7 @@ def load_object(target: str) -> Any:
         return made
     try:
         return made()
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise InputError(where(path, error)) from error
 
 

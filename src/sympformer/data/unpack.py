@@ -1,15 +1,13 @@
 """The bytes of text files, packed or not, in pieces of bounded size; other files are named."""
 
 import lzma
-import os
-import stat
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sympformer.errors import InputError
-from sympformer.files import reason
+from sympformer.files import reason, require_regular
 
 _READ_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 20
@@ -51,12 +49,6 @@ _SIGNATURES = {
     b"\x93NUMPY": "a NumPy array",
     b"SQLite format 3\0": "a database",
 }
-_KINDS = {
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFSOCK: "a socket",
-}
 
 
 def is_folder(path: Path) -> bool:
@@ -66,17 +58,12 @@ def is_folder(path: Path) -> bool:
         InputError: there is nothing, or something else: a pipe, a device, a socket.
     """
     try:
-        mode = os.stat(path).st_mode
+        require_regular(path)
     except FileNotFoundError:
         raise InputError(f"no text at {path}: no such file or folder") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {reason(error)}") from None
-    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-        raise InputError(
-            f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'no file')}, and a text is read more than "
-            "once: write it to a file first"
-        )
-    return stat.S_ISDIR(mode)
+    return path.is_dir()
 
 
 def other_kind(path: Path) -> str | None:

@@ -22,6 +22,7 @@ from sympformer.lab import (
     relaxation,
 )
 from sympformer.lab.record import Experiment, Result, animate, write
+from sympformer.typed import check_fields
 
 EXPERIMENTS: dict[str, Experiment] = {
     "ellipse": Experiment(
@@ -110,9 +111,12 @@ def perform(name: str, config: Any, out: Path, animation: bool = False) -> Resul
 
 
 def _check(config: Any) -> None:
-    """Refuse numbers that fit no experiment: sizes below 1, negative or infinite quantities."""
+    """Refuse what fits no experiment: sizes below 1, negative or infinite quantities, no values."""
+    check_fields(config)
     for field in fields(config):
         value = getattr(config, field.name)
+        if value == ():
+            raise InputError(f"{field.name} needs at least one value")
         for number in value if isinstance(value, tuple) else (value,):
             least = 1 if isinstance(number, int) and field.name != "seed" else 0
             if isinstance(number, (int, float)) and not least <= number < math.inf:

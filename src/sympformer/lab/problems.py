@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sympformer.dynamics import Damping, Oracle, State
 from sympformer.errors import InputError
+from sympformer.files import require_regular
 
 
 def positive(rng: Generator, d: int, low: float = 0.3, high: float = 1.0) -> Tensor:
@@ -34,6 +35,7 @@ def matrix(path: Path | None, name: str, default: Tensor) -> Tensor:
     if path is None:
         return default
     try:
+        require_regular(path)
         array = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=2)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the matrix {name} from {path}: {error}") from None

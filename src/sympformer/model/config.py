@@ -106,7 +106,7 @@ class ModelConfig:
         chosen = {name: given.get(name, option.default) for name, option in options.items()}
         object.__setattr__(self, "options", chosen)
         for name, option in options.items():
-            check(name, chosen[name], option.kind)
+            chosen[name] = check(name, chosen[name], option.kind)
         self._check()
 
     def __getattr__(self, name: str) -> Any:
@@ -120,7 +120,7 @@ class ModelConfig:
     def _check(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
             value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-            check(name, value, kind)
+            object.__setattr__(self, name, check(name, value, kind))
             least = 0 if default == 0 else 1
             if kind is int and not least <= value < 2**63:
                 raise InputError(

@@ -8,13 +8,14 @@ from typing import Any, Literal, Self
 
 import tomli_w
 
-from sympformer.errors import InputError
+from sympformer.errors import InputError, shown
 from sympformer.files import atomic
 from sympformer.imports import import_again, imported
 from sympformer.model import ModelConfig
 from sympformer.tasks import Task, make_task
 from sympformer.typed import check, check_fields, from_table, read_toml
 
+_OF_TEXTS = "valid_text", "tokenizer", "separator", "valid_fraction"
 MOST_THREADS = 4096
 """More are a slip of the hand, and more than a system starts."""
 
@@ -46,6 +47,12 @@ class DataConfig:
         check_fields(self)
         if not 0 < self.valid_fraction < 1:
             raise InputError(f"valid_fraction must be between 0 and 1, not {self.valid_fraction}")
+        for name in _OF_TEXTS if self.text is None else ():
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise InputError(
+                    f"{name} = {shown(getattr(self, name))} is about a text, and would have no "
+                    "effect without one: give text, or leave it out"
+                )
         for name in ("train_tokens", "valid_tokens"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")

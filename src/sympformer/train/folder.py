@@ -32,7 +32,7 @@ from torch import Tensor
 
 from sympformer.data import Tokenizer, load_tokenizer, save_tokenizer
 from sympformer.errors import InputError
-from sympformer.files import atomic, link, locked, reason, sync_file, sync_folder
+from sympformer.files import atomic, link, locked, read_bytes, reason, sync_file, sync_folder
 from sympformer.imports import import_again
 from sympformer.model import CustomModel, LanguageModel, ModelConfig, build
 from sympformer.model.weights import load_weights
@@ -448,7 +448,7 @@ class RunFolder:
 
     def _read(self, name: str) -> bytes:
         try:
-            return (self.path / name).read_bytes()
+            return read_bytes(self.path / name)
         except OSError as error:
             raise self.corrupt(f"{name}: {reason(error)}", "restore it, or train again") from None
 

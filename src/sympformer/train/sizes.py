@@ -95,7 +95,8 @@ def _require(parts: dict[str, int], device: torch.device) -> None:
     raise InputError(
         f"this needs at least {_gigabytes(sum(parts.values()))} of memory, "
         f"{_gigabytes(parts[largest])} of it for the {largest}, and {_gigabytes(free)} are free on "
-        f"the {device.type}: choose a smaller model, batch or number of layers"
+        f"the {device.type}: choose a smaller n_layer, n_embd, mlp_width, vocab_size, block_size, "
+        "batch_size or accumulation"
     )
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sympformer.errors import InputError
-from sympformer.files import atomic, reason
+from sympformer.files import atomic, reason, require_regular
 
 KEY = "sympformer"
 """The one key of the metadata: several would be written in any order."""
@@ -102,6 +102,7 @@ class _Opened:
 
     def __enter__(self) -> "_Opened":
         try:
+            require_regular(self.path)
             with open(self.path, "rb"):  # the library names no reason
                 pass
             self._file = safe_open(self.path, "pt").__enter__()
