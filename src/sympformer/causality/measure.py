@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sympformer.causality.checks import SEQUENCES, Trial
+from sympformer.causality.checks import ROWS, Cover, Trial
 from sympformer.causality.compiled import compiled
-from sympformer.causality.copies import float64_copy, reweighted, undisturbed
+from sympformer.causality.copies import SCALES, float64_copy, reweighted, undisturbed
 from sympformer.causality.precision import coarsest_dtype
 from sympformer.causality.report import CHECKS, AuditReport
 from sympformer.causality.subject import Subject, device_of, limit_of
@@ -62,6 +62,7 @@ def audit(
         raise InputError("compile: a function is audited as it is; give a module, or compile it")
     draw = torch.Generator().manual_seed(seed)
     trials: list[Trial] = []
+    covers = {"influence": Cover(1, length - 1, draw), "gradient": Cover(0, length - 2, draw)}
     with undisturbed(subject.device):
         if subject.module is not None:
             subject = Subject(float64_copy(subject.module), call, logits)
@@ -82,11 +83,19 @@ def audit(
                         else "redrawing them moves no output"
                     )
                     break
-                trials.append(Trial(subject, weights, length, vocab_size, dtype, draw))
-                trials[-1].measure()
+                trial = Trial(subject, weights, length, vocab_size, dtype, draw, covers)
+                trials.append(trial)
+                trial.measure(1 if len(trials) == 1 else len(SCALES))
     if module is None or not any(p.is_floating_point() for p in module.parameters()):
         kind = "function" if module is None else "module"
         trials[0].not_made["redrawn weights"] = f"the {kind} shows none"
+    untried = [
+        f"{check} at {len(cover.tried)} of {cover.all}"
+        for check, cover in covers.items()
+        if 0 < len(cover.tried) < cover.all
+    ]
+    if untried:
+        trials[0].not_made["every position"] = ", ".join(untried)
     return _report(trials, length, where)
 
 
@@ -105,9 +114,9 @@ def _sizes(model: Any, length: int | None, vocab_size: int | None) -> tuple[int,
 
 
 def _coarsest_dtype(subject: Subject, length: int, vocab_size: int) -> torch.dtype:
-    ids = torch.randint(
-        vocab_size, (SEQUENCES, length), generator=torch.Generator().manual_seed(0)
-    ).to(subject.device)
+    ids = torch.randint(vocab_size, (ROWS, length), generator=torch.Generator().manual_seed(0)).to(
+        subject.device
+    )
     try:
         return coarsest_dtype(lambda: subject(ids)[0])
     except InputError:
