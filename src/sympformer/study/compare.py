@@ -45,7 +45,7 @@ def compare(
         try:
             train(now, corpus, run.path, resume=run.exists, progress=progress, stop=stop)
         except Stopped as stopped:
-            line = f"{stopped}, and the same command with the whole comparison"
+            line = f"{stopped}; the same command goes on with the whole comparison"
             raise Stopped(line, stopped.code) from None
     return [run.path for run in runs]
 
