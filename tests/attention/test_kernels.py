@@ -267,7 +267,7 @@ def test_the_audit_of_models(name, causality, tiny, cut, monkeypatch):
     cut(16, 16)
     monkeypatch.setattr(forms, "_has_triton", lambda: True)
     monkeypatch.setattr(copies, "SCALES", ())
-    monkeypatch.setattr(checks, "POSITIONS", 3)
+    monkeypatch.setattr(checks, "ROWS", 2)
     model = build(tiny(name, n_layer=1, causality=causality)).to(DEVICE)
     for p in model.parameters():
         if p.ndim > 1:

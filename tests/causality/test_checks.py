@@ -14,6 +14,7 @@ from sympformer.errors import InputError
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "published_construction.py"
 VOCABULARY = 11
+LOOKED_AT = 37
 
 
 class Toy(nn.Module):
@@ -68,6 +69,36 @@ class Rounded(Toy):
 
     def fault(self, h: Tensor) -> Tensor:
         return h + h.sum(1, keepdim=True).round()
+
+
+class OneLook(Toy):
+    """A single output sees a single later token."""
+
+    def fault(self, h: Tensor) -> Tensor:
+        seen = torch.zeros_like(h)
+        if h.shape[1] > LOOKED_AT + 1:
+            seen[:, LOOKED_AT] = self.seen(h[:, LOOKED_AT + 1])
+        return h + seen
+
+    def seen(self, h: Tensor) -> Tensor:
+        return h
+
+
+class OneLookWithoutGradient(OneLook):
+    def seen(self, h: Tensor) -> Tensor:
+        return 10 * h.detach()
+
+
+class OneLookWithoutInfluence(OneLook):
+    def seen(self, h: Tensor) -> Tensor:
+        return h - h.detach()
+
+
+class Normed(Toy):
+    """Rows look at each other, at the same position."""
+
+    def fault(self, h: Tensor) -> Tensor:
+        return h - h.mean(0)
 
 
 class Vanishing(Toy):
@@ -184,6 +215,33 @@ def test_a_leak_is_caught_by_influence_and_by_gradient(kind: type[Toy]):
     assert report.verdict.startswith("LEAK: output")
     assert report.influence
     assert report.influence.output < report.influence.token
+
+
+@pytest.mark.parametrize("kind", [OneLook, OneLookWithoutGradient, OneLookWithoutInfluence])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_leak_at_a_single_position_is_always_caught(kind: type[OneLook], seed: int):
+    report = audit(fresh(kind), seed=seed)
+    assert not report.causal
+    finding = report.gradient if kind is OneLookWithoutInfluence else report.influence
+    assert finding
+    assert (finding.output, finding.token) == (LOOKED_AT, LOOKED_AT + 1)
+    # Also in a function, which has one set of weights.
+    model = fresh(kind).double()
+    assert not audit(lambda ids: model(ids), 64, vocab_size=VOCABULARY, seed=seed).causal
+
+
+def test_what_a_longer_text_leaves_out_is_said():
+    model = fresh(Toy)
+    model.config.block_size = 200
+    assert "every position" not in audit(model, 65).not_made
+    report = audit(model, 200)
+    assert report.causal
+    assert report.not_made["every position"] == "influence at 130 of 199, gradient at 130 of 199"
+    assert report.verdict.endswith("every position")
+
+
+def test_rows_that_look_at_each_other_are_no_leak():
+    assert audit(fresh(Normed), 16).causal
 
 
 def test_a_shift_is_located():

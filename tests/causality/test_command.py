@@ -91,7 +91,7 @@ def test_what_a_file_makes(models, capsys):
     [
         ("models.py:sound", ["--set", "a=b"], "--set has no effect"),
         ("models.py:Last", [], "--vocab-size"),
-        ("models.py:ready", ["--vocab-size", "13"], "a tuple of tensor (2, 1, 13)"),
+        ("models.py:ready", ["--vocab-size", "13"], "a tuple of tensor (8, 1, 13)"),
         ("models.py:function", ["--vocab-size", "13", "--compile"], "a function is audited as"),
         ("models.py:broken", [], "models.py: ZeroDivisionError: division by zero"),
         ("models.py:leaves", [], "models.py: SystemExit: 7"),

@@ -124,7 +124,7 @@ def free(leaks: bool):
 
 
 def applied(leaks: bool):
-    return partial(LastOnly(leaks), targets=torch.zeros(2, LENGTH, dtype=torch.int64))
+    return partial(LastOnly(leaks), targets=torch.zeros(8, LENGTH, dtype=torch.int64))
 
 
 def a_compiled_function(leaks: bool):
@@ -218,7 +218,7 @@ def test_call_that_uses_another_model_is_told():
 
 
 def test_logits_says_which():
-    with pytest.raises(InputError, match=r"tuple of tensor \(2, 24, 61\), tensor .*: say which"):
+    with pytest.raises(InputError, match=r"tuple of tensor \(8, 24, 61\), tensor .*: say which"):
         audit(Doubtful(), LENGTH, vocab_size=V)
     assert audit(Doubtful(), LENGTH, vocab_size=V, logits=lambda out: out[1]).passed
     assert not audit(Doubtful(), LENGTH, vocab_size=V, logits=lambda out: out[0]).passed
@@ -227,8 +227,8 @@ def test_logits_says_which():
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (LastOnly, r"gave a tuple of tensor \(2, 1, 61\), NoneType"),
-        (Encoded, r"fails on ids \(2, 24\) below 61 \(TypeError.*give call="),
+        (LastOnly, r"gave a tuple of tensor \(8, 1, 61\), NoneType"),
+        (Encoded, r"fails on ids \(8, 24\) below 61 \(TypeError.*give call="),
         (lambda: lambda ids: None, "gave a NoneType"),
         (lambda: lambda ids: {"scores": ids}, "gave a dict with scores"),
         (lambda: lambda ids: ids[..., None], "real numbers"),

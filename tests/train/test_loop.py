@@ -249,6 +249,20 @@ def test_a_run_stops_when_asked_and_goes_on(corpus, config, tmp_path):
     assert whole.read_bytes() == cut.read_bytes()
 
 
+def test_a_signal_before_or_during_the_audit_is_obeyed(corpus, config, tmp_path):
+    updates = config.train.steps
+    asked = iter([*[0] * updates, 15])
+    with pytest.raises(Stopped, match=f"step {updates}, which is saved") as end:
+        train(config, corpus, tmp_path, stop=lambda: next(asked))
+    assert end.value.code == 143
+    assert not RunFolder(tmp_path).finished
+    asked = iter([0, 15])
+    with pytest.raises(Stopped, match="which is complete") as end:
+        train(config, corpus, tmp_path, resume=True, stop=lambda: next(asked))
+    assert end.value.code == 143
+    assert RunFolder(tmp_path).summary()["audit"]["passed"]
+
+
 def test_the_audit_says_what_it_is_of(corpus, config, tmp_path):
     own = replace(config, train=replace(config.train, form="naive"))
     where = train(own, corpus, tmp_path)["audit"]["where"]

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,11 +21,44 @@ from sympformer.causality.report import CHECKS, Finding
 from sympformer.causality.subject import CACHES, Subject
 from sympformer.errors import one_line
 
-SEQUENCES = 2
-POSITIONS = 8
-"""Tokens or outputs that a check tries with each set of weights, drawn anew every time."""
+ROWS = 8
+"""Sequences in a batch. In each of them another token is changed, or another output looked at."""
+PASSES = 8
+"""Batches that a check tries with each set of weights, drawn anew every time."""
+FEW = 2
+"""Rows of which prefixes and cached steps are compared: their shape is another anyway."""
 ROUNDINGS = 10
 """How much more than a rounding of the weights a change of shape may move an output."""
+
+
+class Cover:
+    """Positions from `low` to `high` that a check tries, each once before any comes again.
+
+    Up to `ROWS * PASSES` of them are tried with the model's own weights, and as many with all
+    redrawn ones together; each set of weights goes on where the one before stopped.
+    """
+
+    def __init__(self, low: int, high: int, draw: torch.Generator):
+        self.low, self.all, self.draw = low, high - low + 1, draw
+        self.left: list[int] = []
+        self.tried: set[int] = set()
+
+    def batches(self, sets: int, together: bool) -> Iterator[Tensor]:
+        """Positions `(ROWS,)`, one for each row; if `together`, one for all rows at a time.
+
+        Args:
+            sets: of weights, this one included, that share the positions.
+            together: whether rows look at each other.
+        """
+        chosen: list[int] = []
+        while len(chosen) < math.ceil(min(self.all, ROWS * PASSES) / sets):
+            self.left = self.left or torch.randperm(self.all, generator=self.draw).tolist()
+            chosen.append(self.low + self.left.pop())
+        size = 1 if together else ROWS
+        for first in range(0, len(chosen), size):
+            batch = chosen[first : first + size]
+            yield torch.tensor(batch + [batch[0]] * (ROWS - len(batch)))
+            self.tried.update(batch)
 
 
 class Trial:
@@ -45,10 +78,13 @@ class Trial:
         vocab_size: int,
         dtype: torch.dtype,
         draw: torch.Generator,
+        covers: Mapping[str, Cover],
     ):
         self.subject, self.weights, self.length, self.draw = subject, weights, length, draw
-        self.vocab_size, self.dtype = vocab_size, dtype
-        self.tokens = self._integers(0, vocab_size, SEQUENCES, length)
+        self.vocab_size, self.dtype, self.covers = vocab_size, dtype, covers
+        self.tokens = self._integers(0, vocab_size, ROWS, length)
+        self.places = torch.arange(length, device=subject.device)
+        self.rows = torch.arange(ROWS, device=subject.device)
         with torch.no_grad():
             self.logits, _ = subject(self.tokens)
         # The median over the vocabulary: ids masked by a huge constant must not dwarf the rest.
@@ -58,9 +94,11 @@ class Trial:
         self.not_made: dict[str, str] = {}
         self.prefill: tuple[int, Any] | None = None
 
-    def measure(self) -> None:
-        """Make the checks that can be made."""
-        self._gather("gradient", self._gradient())
+    def measure(self, sets: int) -> None:
+        """Make the checks that can be made; `sets` of weights share the positions."""
+        together = math.isfinite(self.unit) and self._rows_mix()
+        batches = {name: cover.batches(sets, together) for name, cover in self.covers.items()}
+        self._gather("gradient", self._gradient(batches["gradient"]))
         if not math.isfinite(self.unit):
             self.nonfinite = self.weights
         elif not all(math.isfinite(finding.value) for finding in self.findings["gradient"]):
@@ -68,7 +106,7 @@ class Trial:
         if self.nonfinite:
             self.findings["gradient"].clear()
             return
-        self._gather("influence", self._influence())
+        self._gather("influence", self._influence(batches["influence"]))
         allowed = self._shape_tolerance()
         if allowed is None:
             name = str(self.dtype).removeprefix("torch.")
@@ -98,21 +136,32 @@ class Trial:
         """Whether the same ids give the same outputs, to what an influence may be."""
         if not math.isfinite(self.unit):
             return True
-        allowed = causal_tolerance(self.dtype)
-        return not self._moved(self.subject(self.tokens)[0], allowed, token=0).failed
+        again = self._difference(self.subject(self.tokens)[0])
+        return not bool((again > causal_tolerance(self.dtype)).any())
 
     @torch.no_grad()
-    def _influence(self) -> Iterator[Finding]:
-        """Change token j and look at the outputs before j."""
-        allowed = causal_tolerance(self.dtype)
-        for j in self._positions(1, self.length - 1):
-            changed = self.tokens.clone()
-            changed[:, j] += self._integers(1, self.vocab_size, SEQUENCES)
-            logits, _ = self.subject(changed % self.vocab_size)
-            yield self._moved(logits[:, :j], allowed, token=j)
+    def _rows_mix(self) -> bool:
+        """Whether rows look at each other, so that no two of them may be tried at once."""
+        changed = self.tokens.clone()
+        changed[0] += self._integers(1, self.vocab_size, self.length)
+        logits, _ = self.subject(changed % self.vocab_size)
+        return bool((self._difference(logits)[1:] > causal_tolerance(self.dtype)).any())
 
-    def _gradient(self) -> Iterator[Finding]:
-        """Differentiate a random projection of output i with respect to the embeddings."""
+    @torch.no_grad()
+    def _influence(self, batches: Iterator[Tensor]) -> Iterator[Finding]:
+        """Change a token of each row and look at the outputs before it."""
+        allowed = causal_tolerance(self.dtype)
+        for batch in batches:
+            token, changed = batch.to(self.rows.device), self.tokens.clone()
+            changed[self.rows, token] += self._integers(1, self.vocab_size, ROWS)
+            logits, _ = self.subject(changed % self.vocab_size)
+            moved = self._difference(logits).masked_fill(self.places >= token[:, None], 0.0)
+            row, output = divmod(int(moved.argmax()), self.length)
+            value, j = moved[row, output].item(), int(batch[row])
+            yield Finding(value, self.weights, j, output, allowed)
+
+    def _gradient(self, batches: Iterator[Tensor]) -> Iterator[Finding]:
+        """Differentiate a random projection of an output of each row by the embeddings."""
         with watched_embeddings(self.subject.module, self.tokens) as embeddings:
             logits, _ = self.subject(self.tokens)
         if not embeddings:
@@ -121,9 +170,10 @@ class Trial:
         if not logits.requires_grad:
             self.not_made["gradient"] = "the model records none"
             return
-        for i in self._positions(0, self.length - 2):
+        for batch in batches:
+            output = batch.to(self.rows.device)
             direction = torch.randn(logits.shape[-1], generator=self.draw, dtype=torch.float64)
-            projection = (logits[:, i] @ direction.to(logits)).sum()
+            projection = (logits[self.rows, output] @ direction.to(logits)).sum()
             try:
                 gradients = torch.autograd.grad(
                     projection, embeddings, retain_graph=True, materialize_grads=True
@@ -133,16 +183,19 @@ class Trial:
                     f"the model cannot be differentiated ({one_line(error)})"
                 )
                 return
-            size = torch.stack([g.abs().amax((0, 2)) for g in gradients]).amax(0)
-            size /= size[: i + 1].max().item() or 1.0
-            j = i + 1 + int(size[i + 1 :].argmax())
-            yield Finding(size[j].item(), self.weights, j, i, GRADIENT_TOLERANCE)
+            size = torch.stack([g.abs().amax(-1) for g in gradients]).amax(0)
+            later = self.places > output[:, None]
+            visible = size.masked_fill(later, 0.0).amax(1, keepdim=True)
+            size = size.masked_fill(~later, 0.0) / visible.where(visible != 0, 1.0)
+            row, token = divmod(int(size.argmax()), self.length)
+            value, i = size[row, token].item(), int(batch[row])
+            yield Finding(value, self.weights, token, i, GRADIENT_TOLERANCE)
 
     @torch.no_grad()
     def _prefix(self, allowed: float) -> Iterator[Finding]:
         """Compare the outputs of n tokens alone with those of the whole sequence."""
         for n in self._positions(1, self.length - 1):
-            logits, _ = self.subject(self.tokens[:, :n])
+            logits, _ = self.subject(self.tokens[:FEW, :n])
             yield self._moved(logits, allowed, token=n)
 
     @torch.no_grad()
@@ -183,7 +236,7 @@ class Trial:
 
     def _step(self, first: int, end: int, cache: Any, allowed: float) -> tuple[Finding, Any]:
         """Feed the tokens from `first` up to `end`; the cache is of those before."""
-        logits, cache = self.subject(self.tokens[:, first:end], cache, keep=True)
+        logits, cache = self.subject(self.tokens[:FEW, first:end], cache, keep=True)
         return self._moved(logits, allowed, token=first, first=first), cache
 
     def _shape_tolerance(self) -> float | None:
@@ -202,15 +255,19 @@ class Trial:
 
     def _moved(self, logits: Tensor, allowed: float, token: int, first: int = 0) -> Finding:
         """Compare `logits`, outputs from `first` on, with those of the whole sequence."""
-        reference = self.logits[:, first : first + logits.shape[1]]
-        difference = (logits - reference).double().abs().amax((0, 2)) / self.unit
-        difference = difference.nan_to_num(nan=torch.finfo(difference.dtype).max)
+        difference = self._difference(logits, first).amax(0)
         output = int(difference.argmax())
         return Finding(difference[output].item(), self.weights, token, first + output, allowed)
 
+    def _difference(self, logits: Tensor, first: int = 0) -> Tensor:
+        """How far each output `(rows, n)` is from that of the whole sequence."""
+        reference = self.logits[: len(logits), first : first + logits.shape[1]]
+        difference = (logits - reference).double().abs().amax(2) / self.unit
+        return difference.nan_to_num(nan=torch.finfo(difference.dtype).max)
+
     def _positions(self, low: int, high: int) -> list[int]:
         """Both ends and random positions between them, in order."""
-        between = torch.randint(low, high + 1, (POSITIONS - 2,), generator=self.draw)
+        between = torch.randint(low, high + 1, (PASSES - 2,), generator=self.draw)
         return sorted({low, high, *between.tolist()})
 
     def _integers(self, low: int, high: int, *shape: int) -> Tensor:

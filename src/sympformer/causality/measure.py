@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sympformer.causality.checks import SEQUENCES, Trial
+from sympformer.causality.checks import ROWS, Cover, Trial
 from sympformer.causality.compiled import compiled
-from sympformer.causality.copies import float64_copy, reweighted, undisturbed
+from sympformer.causality.copies import SCALES, float64_copy, reweighted, undisturbed
 from sympformer.causality.loss import custom_fault
 from sympformer.causality.precision import coarsest_dtype
 from sympformer.causality.report import CHECKS, AuditReport
@@ -79,6 +79,7 @@ def audit(
     draw = torch.Generator().manual_seed(seed)
     trials: list[Trial] = []
     repeats, wrong_loss = True, ""
+    covers = {"influence": Cover(1, length - 1, draw), "gradient": Cover(0, length - 2, draw)}
     with undisturbed(subject.device):
         if subject.module is not None:
             subject = Subject(float64_copy(subject.module), call, logits)
@@ -99,15 +100,22 @@ def audit(
                         else "redrawing them moves no output"
                     )
                     break
-                trials.append(Trial(subject, weights, length, vocab_size, dtype, draw))
-                repeats = repeats and trials[-1].is_steady()
-                trials[-1].measure()
+                trial = Trial(subject, weights, length, vocab_size, dtype, draw, covers)
+                trials.append(trial)
+                repeats = repeats and trial.is_steady()
+                trial.measure(1 if len(trials) == 1 else len(SCALES))
                 if len(trials) == 1 and isinstance(module, CustomModel):
-                    first = trials[0]
-                    wrong_loss = custom_fault(module, first.tokens, first.logits, dtype)
+                    wrong_loss = custom_fault(module, trial.tokens, trial.logits, dtype)
     if module is None or not any(p.is_floating_point() for p in module.parameters()):
         kind = "function" if module is None else "module"
         trials[0].not_made["redrawn weights"] = f"the {kind} shows none"
+    untried = [
+        f"{check} at {len(cover.tried)} of {cover.all}"
+        for check, cover in covers.items()
+        if 0 < len(cover.tried) < cover.all
+    ]
+    if untried:
+        trials[0].not_made["every position"] = ", ".join(untried)
     return replace(_report(trials, length, where), repeats=repeats, wrong_loss=wrong_loss)
 
 
@@ -126,9 +134,9 @@ def _sizes(model: Any, length: int | None, vocab_size: int | None) -> tuple[int,
 
 
 def _coarsest_dtype(subject: Subject, length: int, vocab_size: int) -> torch.dtype:
-    ids = torch.randint(
-        vocab_size, (SEQUENCES, length), generator=torch.Generator().manual_seed(0)
-    ).to(subject.device)
+    ids = torch.randint(vocab_size, (ROWS, length), generator=torch.Generator().manual_seed(0)).to(
+        subject.device
+    )
     try:
         return coarsest_dtype(lambda: subject(ids)[0])
     except InputError:

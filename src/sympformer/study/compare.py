@@ -48,7 +48,7 @@ def compare(
         try:
             train(now, data, run.path, resume=run.exists, progress=progress, stop=stop)
         except Stopped as stopped:
-            line = f"{stopped}, and the same command with the whole comparison"
+            line = f"{stopped}; the same command goes on with the whole comparison"
             raise Stopped(line, stopped.code) from None
         except DivergenceError as error:
             if len(_rates(configs, config.name)) == 1:

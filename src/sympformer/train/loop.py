@@ -54,13 +54,14 @@ def train(
         folder: where to write; it must hold no run unless `resume`.
         resume: continue from the folder's last state.
         progress: what shows the progress; nothing if None.
-        stop: asked before every update: the number of the signal for which to save and end, or 0.
+        stop: asked before every update, before the audit and after it: the number of the signal
+            for which to save and end, or 0.
 
     Raises:
         InputError: bad input, an unwritable folder, one that another process uses, or a run that
             has diverged: a loss or gradient that is not finite (the update is not applied), or an
             evaluation that is not, or is `FAR` above the best. The last good state is kept.
-        Stopped: `stop` asked for it; the run is saved.
+        Stopped: `stop` asked for it; the run is saved, or complete.
     """
     progress = progress or Progress.silent()
     if resume:
@@ -83,30 +84,37 @@ def train(
             progress.begin(config, run.engine.step, run.forms)
             if isinstance(run.model, CustomModel):
                 progress.say("a model of the user's own, from which no samples are made")
+            stop = stop or (lambda: 0)
             try:
-                _advance(run, progress, stop or (lambda: 0))
+                _advance(run, progress, stop)
             except DivergenceError as error:
                 raise DivergenceError(f"{error}; {_after_divergence(run)}") from None
             finally:
                 progress.end()
-            return run.summarise()
+            summary = run.summarise()
+            if number := stop():
+                raise Stopped(f"stopped after {run.folder}, which is complete", 128 + number)
+            return summary
 
 
 def _advance(run: "Run", progress: Progress, stop: Callable[[], int]) -> None:
     """Make the updates that are left, measure and save."""
+    number = 0
     while not run.complete:
         if number := stop():
             run.save()
-            raise Stopped(
-                f"stopped at step {run.engine.step}, which is saved: `{run.folder.goes_on}` goes "
-                "on from there",
-                128 + number,
-            )
+            break
         if run.engine.step < run.config.train.steps:
             progress.update(run.update())
         if run.evaluation_is_due:
             progress.evaluated(run.evaluate())
             run.save()
+    if number := number or stop():
+        raise Stopped(
+            f"stopped at step {run.engine.step}, which is saved: `{run.folder.goes_on}` goes on "
+            "from there",
+            128 + number,
+        )
 
 
 def _after_divergence(run: "Run") -> str:
