@@ -15,6 +15,7 @@ from sympformer.attention import forms
 from sympformer.compiler import compile_blocks, require_compiler
 from sympformer.data import Corpus, Loader, save_tokenizer, valid_blocks
 from sympformer.errors import InputError, Stopped
+from sympformer.imports import imported
 from sympformer.model import CustomModel, LanguageModel, build
 from sympformer.model.text import sample_text
 from sympformer.train.audited import audited
@@ -281,6 +282,7 @@ class Run:
             "corpus": self.corpus.name,
             "attention": self.forms,
             "changes": self.changes,
+            "imports": imported(),  # at the end; the config has those of the beginning
             **machine.environment(self.device),
         }
         if engine.records:
