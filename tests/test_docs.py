@@ -6,6 +6,7 @@ the package (`sf.NAME`).
 
 import hashlib
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -121,6 +122,11 @@ def test_the_file_of_the_page_is_imported_and_recorded(tmp_path):
     assert changed.returncode == 2
     assert "has changed since" in changed.stderr
     assert "it runs" not in changed.stdout
+    taken = command("eval", "run", "--import", "mine.py", cwd=tmp_path)
+    assert taken.returncode == 0, taken.stderr
+    assert "and is taken as it is now" in taken.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [Path(name).name for name in summary["imports"]] == ["mine.py"]
     moved = command("eval", "run", "--import", "moved.py", cwd=tmp_path)
     assert moved.returncode == 0, moved.stderr
     file.unlink()

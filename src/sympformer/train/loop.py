@@ -15,6 +15,7 @@ from sympformer.attention import forms
 from sympformer.compiler import compile_blocks, require_compiler
 from sympformer.data import Corpus
 from sympformer.errors import InputError, Stopped
+from sympformer.imports import imported
 from sympformer.model import CustomModel, LanguageModel, build
 from sympformer.tasks import Task
 from sympformer.train.audited import audited
@@ -290,6 +291,7 @@ class Run:
             "corpus": self.data.name,
             "attention": self.forms,
             "changes": self.changes,
+            "imports": imported(),  # at the end; the config has those of the beginning
             **machine.environment(self.device),
         }
         if engine.records:
