@@ -75,8 +75,14 @@ class Convolution(nn.Module):
         bound = len(self.weight) ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)
 
-    def forward(self, x: Tensor, past: Past, name: str = "convolved") -> Tensor:
-        """`Σ_j w_j x_{i-j}`, `(B, T, c)`; before a row's first token there is nothing."""
+    def forward(
+        self,
+        x: Tensor,
+        past: Past,
+        name: str = "convolved",
+        channels: slice = slice(None),
+    ) -> Tensor:
+        """`Σ_j w_j x_{i-j}`, `(B, T, c)`, of these channels; before a row's first token is none."""
         width = len(self.weight)
         x = erase(x, past.padding, past.length)
         before = past.recall(name)
@@ -85,7 +91,7 @@ class Convolution(nn.Module):
         x = torch.cat([before.to(x.dtype), x], dim=1)
         if past.keeps:
             past.keep(name, x[:, x.shape[1] - width + 1 :].clone())
-        n, weight = x.shape[1] - width + 1, self.weight.to(x.dtype)
+        n, weight = x.shape[1] - width + 1, self.weight[:, channels].to(x.dtype)
         out = x[:, width - 1 :] * weight[0]
         for j in range(1, width):
             out = torch.addcmul(out, x[:, width - 1 - j : width - 1 - j + n], weight[j])
@@ -140,22 +146,28 @@ class Featured:
         self.heads = [q, k, *others]
         """Queries, keys and the other projections, `(B, H, T, d_h)` each."""
 
-    def tangent(self, rates: Tensor) -> tuple[Tensor, Tensor]:
-        """The rates of change of queries and keys, given those of the projections, `(B, T, c d)`.
+    def tangent(self, rates: Tensor, first: int = 0) -> list[Tensor]:
+        """The rates of change of queries and keys, given those of their projections.
 
         It may be asked for once: what a convolution has seen of the rates is left for later tokens.
+
+        Args:
+            rates: `(B, T, 2d)`; or `(B, T, d)`, of one projection.
+            first: which projection they begin with: 0 for queries, 1 for keys.
         """
-        m, z, rates = self.module, self.z, rates[..., : self.module.width]
+        m = self.module
+        these = slice(first * m.d, first * m.d + rates.shape[-1])
+        z = self.z[..., these]
         if m.convolution is not None:
-            rates = m.convolution(rates, self.past, "moving")
+            rates = m.convolution(rates, self.past, "moving", these)
         if m.extras.activation == "silu":
             s = z.sigmoid()
             rates = rates * s * (1 + z * (1 - s))
-        dq, dk, *_ = in_heads(rates, m.d, m.n_head)
+        moving = in_heads(rates, m.d, m.n_head)
         if m.extras.keys == "free":
-            return dq, dk
-        q, k, *_ = in_heads(m.activate(z), m.d, m.n_head)
-        return _unit_rate(q, dq), _unit_rate(k, dk)
+            return moving
+        heads = in_heads(m.activate(z), m.d, m.n_head)
+        return [_unit_rate(head, rate) for head, rate in zip(heads, moving, strict=True)]
 
 
 class Outputs(nn.Module):
@@ -204,16 +216,10 @@ class Gain(nn.Module):
 def extra_maps(module: nn.Module, d: int) -> float:
     """What the ingredients of an attention cost a token, in products with a `(d, d)` matrix.
 
-    Counted are convolutions and gates; norms and activations are no products.
+    That are gates; a convolution of each channel, norms and activations are no such products.
     """
-    parts = (m for m in module.modules() if isinstance(m, Convolution | Outputs))
-    sizes = (
-        part.weight.numel()
-        if isinstance(part, Convolution)
-        else sum(p.numel() for p in part.parameters() if p.ndim == 2)
-        for part in parts
-    )
-    return sum(sizes) / d**2
+    gates = (m.gate for m in module.modules() if isinstance(m, Outputs) and m.gate is not None)
+    return sum(gate.weight.numel() for gate in gates) / d**2
 
 
 def _unit(x: Tensor) -> Tensor:

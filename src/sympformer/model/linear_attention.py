@@ -93,7 +93,7 @@ class LinearOracle(AttentionOracle):
             return Cost(made, states=calls.momenta + calls.velocities + calls.forces)
         connected = self.reads == "connection"
         plain = 3 + (maps.out is not None) + extra  # q, k, v, O
-        return Cost(plain + connected * (2 + extra), states=2 + 8 * connected)
+        return Cost(plain + 2 * connected, states=2 + 8 * connected)
 
 
 class LinearAttention(LinearOracle):
@@ -167,10 +167,11 @@ class LinearAttentionField(OracleField):
     def connection(self, u: Tensor) -> Tensor:
         """`C(u)` of the metric whose kernel is that of the keys; each head moves its own slice."""
         m, key = self.module, self.maps.key
+        ku = linear(u, key)
         if self.featured is None:
-            ku = split_heads(linear(u, key), m.n_head)
+            ku = split_heads(ku, m.n_head)
         else:
-            _, ku = self.featured.tangent(m.project(u, self.maps))
+            (ku,) = self.featured.tangent(ku, first=1)
         metric = SteinMetric(
             self.field.k,
             ku,

@@ -98,7 +98,7 @@ class SoftmaxAttention(AttentionOracle):
             return Cost((3 + extra) * calls.fields + made, pairs)
         if self.reads == "attention":
             return Cost(4 + extra, pairs)
-        return Cost(7 + 2 * extra, pairs)
+        return Cost(7 + extra, pairs)
 
 
 def pairs_of_softmax(reads: Reads, calls: Calls) -> int:
@@ -145,10 +145,11 @@ class SoftmaxAttentionField(OracleField):
     def connection(self, u: Tensor) -> Tensor:
         """`C(u)` of maths.md (U), with `B = I` and `c` averaged over heads."""
         m = self.module
+        rates = linear(u, matrix(m.qkv)[: 2 * m.d])
         if self.featured is None:
-            qu, ku = in_heads(linear(u, matrix(m.qkv)[: 2 * m.d]), m.d, m.n_head)
+            qu, ku = in_heads(rates, m.d, m.n_head)
         else:
-            qu, ku = self.featured.tangent(linear(u, matrix(m.qkv)))
+            qu, ku = self.featured.tangent(rates)
         return self._project(u, *self.field.connection(m.sharpen(qu), ku, speed(u)))
 
     def proposal(self, p: Tensor, beta: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
