@@ -36,7 +36,7 @@ def test_damaged_files():
 
 
 def test_command_lines():
-    short = ["--values", 1, "--every", 45]
+    short = ["--values", 1, "--every", 80]
     assert ", 0 wrong" in script("lines.py", *(["--values", 2] if LONG else short))
 
 
