@@ -1,5 +1,6 @@
 """Comparisons as data: every shipped one is parsed, its models built without memory."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,10 @@ def test_a_bad_file_is_refused(tmp_path, old, new, says):
 def test_a_bad_scale_is_refused(share):
     with pytest.raises(InputError, match="scale"):
         Plan.load(CONFIGS / "causal-study.toml").scaled(share)
+
+
+def test_entries_that_differ_in_case_only_are_refused():
+    plan = Plan.load(CONFIGS / "causal-study.toml")
+    own = {name: {"preset": "gpt"} for name in ("A", "a")}
+    with pytest.raises(InputError, match="'A' and 'a' would share a folder"):
+        replace(plan, variant=own).runs(300)

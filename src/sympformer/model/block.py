@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sympformer.attention.past import NoPast, Past
 from sympformer.model.attentions import attention_oracle
+from sympformer.model.cache import Part
 from sympformer.model.clock import Tempo
 from sympformer.model.config import ModelConfig
 from sympformer.model.layers import MLP, LearnedScalar, Stream
@@ -113,8 +114,13 @@ class Block(nn.Module):
 
         Returns:
             `(x, p)`, or a stream for a stream.
+
+        Raises:
+            InputError: the past is of other rows.
         """
         s = x if isinstance(x, Stream) else Stream.start(x, p)
+        if isinstance(past, Part):
+            past.require_rows(len(s.x))
         out = self._step(s, NoPast() if past is None else past, tempo)
         return out if isinstance(x, Stream) else (out.x, out.p)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -92,8 +93,11 @@ class Decoder(nn.Module):
     ) -> Iterator[Tensor]:
         """Yield the new ids of `generate` as they are made, one `(B, 1)` for each token."""
         require_sampling(temperature, top_k, seed, vocab_size)
+        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, Integral):
+            raise InputError(f"max_new_tokens must be a whole number, not {max_new_tokens!r}")
         if max_new_tokens < 0:
             raise InputError(f"max_new_tokens must be at least 0, not {max_new_tokens}")
+        require_ids(tokens, torch.int32)
         if tokens.ndim != 2 or tokens.shape[1] == 0:
             raise InputError(
                 f"a prompt must be (batch, time) with time ≥ 1, not {tuple(tokens.shape)}"
@@ -190,6 +194,16 @@ def sample(
     return drawn if ids is None else ids.gather(-1, drawn)
 
 
+def require_ids(tokens: Tensor, *types: torch.dtype) -> None:
+    """Refuse what cannot be ids: all but int64 and `types`.
+
+    Raises:
+        InputError: they are not whole numbers.
+    """
+    if tokens.dtype not in (torch.int64, *types):
+        raise InputError(f"ids must be int64, not {tokens.dtype}: tokens.long() makes them so")
+
+
 def require_sampling(
     temperature: float, top_k: int | None, seed: int | None, vocab_size: int | None
 ) -> None:
@@ -198,6 +212,9 @@ def require_sampling(
     Raises:
         InputError: one of them is out of range.
     """
+    for name, value in {"top_k": top_k, "vocab_size": vocab_size, "seed": seed}.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+            raise InputError(f"{name} must be a whole number, not {value!r}")
     if not (math.isfinite(temperature) and temperature >= 0):
         raise InputError(f"temperature must be a number of at least 0, not {temperature}")
     if top_k is not None and top_k < 1:

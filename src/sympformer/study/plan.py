@@ -86,6 +86,13 @@ class Plan:
         """
         models = {entry: self.architecture(entry, vocab_size) for entry in self.entries}
         lookup(models, self.baseline, "baseline among the entries")
+        folders: dict[str, str] = {}
+        for entry in self.entries:
+            if (other := folders.setdefault(entry.casefold(), entry)) != entry:
+                raise InputError(
+                    f"{other!r} and {entry!r} would share a folder where names ignore case: "
+                    "rename one"
+                )
         return [
             RunConfig(
                 self.preset_of(entry),
