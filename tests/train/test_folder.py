@@ -10,7 +10,7 @@ import sympformer as sf
 from sympformer import InputError
 from sympformer.model.weights import weights
 from sympformer.train import load_model, train
-from sympformer.train.folder import RunFolder, runs_in
+from sympformer.train.folder import RunFolder, run_of, runs_in
 from sympformer.train.tensors import read_about
 
 
@@ -236,3 +236,28 @@ def test_a_file_is_told_from_a_run_folder(run, config):
     for ask in (alone.config, alone.model):
         with pytest.raises(InputError, match="is a file: give the run folder"):
             ask()
+
+
+def test_a_file_in_a_run_folder_is_read_with_what_lies_beside_it(run, config, corpus, tmp_path):
+    model = sf.build(config.model)
+    digests = {"tokenizer": corpus.tokenizer.digest, "corpus": corpus.digest}
+    run.save(model, state_of(model, **digests))
+    shutil.copy(run.path / "state.safetensors", run.path / "earlier.safetensors")
+    later = sf.build(config.model)
+    run.save(later, state_of(later, **digests))
+    earlier = run_of(run.path / "earlier.safetensors")
+    for name, tensor in weights(earlier.model()).items():
+        assert torch.equal(tensor, weights(model)[name])
+    assert earlier.tokenizer().digest == corpus.tokenizer.digest
+    earlier.require(corpus)
+    with pytest.raises(InputError, match="was trained on other data"):
+        earlier.require(replace(corpus, digest="another"))
+    # One of another run, and one of none.
+    other = RunFolder(tmp_path / "other")
+    other.begin(replace(config, train=replace(config.train, seed=7)), {}, corpus.tokenizer)
+    shutil.copy(run.path / "model.safetensors", other.path)
+    with pytest.raises(InputError, match=r"are of different runs: train\.seed"):
+        run_of(other.path / "model.safetensors")
+    shutil.copy(run.path / "model.safetensors", tmp_path)
+    with pytest.raises(InputError, match="its tokenizer and data are missing"):
+        run_of(tmp_path / "model.safetensors")

@@ -27,10 +27,9 @@ from sympformer.train import (
     RunConfig,
     TrainConfig,
     evaluate,
-    load_model,
     train,
 )
-from sympformer.train.folder import CONFIG, RunFolder
+from sympformer.train.folder import CONFIG, RunFolder, run_of
 from sympformer.train.sizes import require_loops
 
 
@@ -113,7 +112,7 @@ class Eval:
     """Measure a trained model's loss on its validation text."""
 
     run_folder: Positional[Path]
-    """Run folder."""
+    """Run folder, or a .safetensors in it."""
     blocks: int | None = None
     """Validation blocks; all if not given."""
     loops: int | None = None
@@ -123,11 +122,11 @@ class Eval:
         """Evaluate."""
         if self.blocks is not None and self.blocks < 1:
             raise InputError(f"--blocks must be at least 1, not {self.blocks}")
-        model = load_model(self.run_folder)
+        run = run_of(self.run_folder)
+        model = run.model()
         if self.loops is not None:
             require_loops(model.config, self.loops)
             model = model.with_loops(self.loops)
-        run = RunFolder(self.run_folder)
         config = run.config()
         corpus = prepare(config.data)
         run.require(corpus)
@@ -143,7 +142,7 @@ class Generate:
     """Continue a prompt with a trained model; tokens are printed as they come."""
 
     run_folder: Positional[Path]
-    """Run folder."""
+    """Run folder, or a .safetensors in it."""
     prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Text to continue; without it, a new document. Several are one batch, printed at its end."""
     max_new_tokens: int = 100
@@ -159,7 +158,7 @@ class Generate:
 
     def run(self) -> int:
         """Generate."""
-        run = RunFolder(self.run_folder)
+        run = run_of(self.run_folder)
         model, tokenizer = run.model(), run.tokenizer()
         options = {
             "max_new_tokens": self.max_new_tokens,

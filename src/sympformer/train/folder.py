@@ -60,6 +60,25 @@ def load_model(path: str | os.PathLike[str]) -> LanguageModel | CustomModel:
     return RunFolder(path).model()
 
 
+def run_of(path: str | os.PathLike[str]) -> "RunFolder":
+    """The run in a folder; of one `.safetensors` in it, the run as that file has its weights.
+
+    Raises:
+        InputError: the file lies in no run folder, is damaged, or is of another run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return RunFolder(path)
+    run = RunFolder(path.parent, path)
+    if not run.exists:
+        raise InputError(
+            f"{path} lies beside no {CONFIG}: its tokenizer and data are missing; put it into its "
+            "run folder"
+        )
+    run.newest()
+    return run
+
+
 def runs_in(folder: Path) -> list["RunFolder"]:
     """The run folders among `folder` and its subfolders, in order of name."""
     configs = sorted([*folder.glob(CONFIG), *folder.glob(f"*/{CONFIG}")])
@@ -76,10 +95,14 @@ class RunFolder:
     | `state.safetensors`, all that resuming needs; `model.safetensors`, the weights | at evaluations |
     | `best.safetensors`, the state with the least validation loss | at evaluations |
     | `summary.json` | when the run is complete |
+
+    Args:
+        path: the folder.
+        weights: the file in it whose weights are meant; by default those saved last.
     """  # noqa: E501
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, weights: Path | None = None):
+        self.path, self.weights = path, weights
         self._metrics, self._bytes = hashlib.sha256(), 0
 
     def __str__(self) -> str:
@@ -237,7 +260,7 @@ class RunFolder:
             InputError: there is none, or another one than the weights were trained with.
         """
         tokenizer = load_tokenizer(self.path)
-        about = self._newest()
+        about = self.newest()
         if about and tokenizer.digest != about["state"]["tokenizer"]:
             raise InputError(
                 f"the tokenizer in {self} is not the one it was trained with (digest "
@@ -251,7 +274,7 @@ class RunFolder:
         Raises:
             InputError: the digests differ; both are named.
         """
-        about = self._newest()
+        about = self.newest()
         if about and about["state"]["corpus"] != corpus.digest:
             raise InputError(
                 f"{self} was trained on other data (digest {about['state']['corpus'][:12]}, now "
@@ -289,7 +312,11 @@ class RunFolder:
         """
         self.began_as()
         path, state = self.path / MODEL, self.path / STATE
-        newest = self._newest()
+        if self.weights is not None:
+            tensors, about = read_tensors(self.weights)
+            self._require_own(self.weights, about)
+            return _model(self.weights, tensors, about)
+        newest = self.newest()
         if newest is None:
             self._refuse_old_format()
             raise InputError(f"{path} does not exist: the run has not reached its first checkpoint")
@@ -348,10 +375,13 @@ class RunFolder:
     def _tables(self) -> dict[str, Any]:
         return read_toml(self.path / CONFIG)
 
-    def _newest(self) -> dict[str, Any] | None:
-        """What the state says about itself, or else the weights; None if there are neither."""
-        for name in (STATE, MODEL):
-            path = self.path / name
+    def newest(self) -> dict[str, Any] | None:
+        """What the weights that are meant, or the state, say about themselves; None without any.
+
+        Raises:
+            InputError: they are of another run.
+        """
+        for path in [self.weights] if self.weights else [self.path / STATE, self.path / MODEL]:
             if path.exists():
                 about = read_about(path)
                 self._require_own(path, about)
