@@ -18,7 +18,11 @@ SPREAD = 0.02
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation with a gain and no bias."""
+    """Layer normalisation with a gain and no bias.
+
+    Its first and second derivatives are right. Third ones in reverse mode, torch's own of
+    `F.layer_norm`, are not (torch 2.13): for them, write the norm out in plain operations.
+    """
 
     def __init__(self, n_embd: int):
         super().__init__(n_embd, bias=False)
