@@ -10,7 +10,9 @@ import sympformer as sf
 from sympformer import InputError
 from sympformer.model.weights import weights
 from sympformer.train import load_model, train
-from sympformer.train.folder import RunFolder, run_of, runs_in
+from sympformer.train.contents import derive
+from sympformer.train.folder import RunFolder
+from sympformer.train.runs import run_of, runs_in
 from sympformer.train.tensors import read_about
 
 
@@ -63,15 +65,15 @@ def test_a_state_and_its_weights_are_read_back(run, config):
 def test_metrics_are_kept_up_to_the_state(run, config):
     model = sf.build(config.model)
     for step in (1, 2):
-        run.record({"event": "train", "step": step})
+        run.log.record({"event": "train", "step": step})
     run.save(model, state_of(model))
-    run.record({"event": "train", "step": 3})
+    run.log.record({"event": "train", "step": 3})
     with open(run.path / "metrics.jsonl", "a") as stream:
         stream.write('{"event": "tra')
     again = RunFolder(run.path)
     with pytest.raises(InputError, match=r"run is corrupt \(line 4 of metrics\.jsonl"):
         again.metrics()
-    again.keep_metrics(again.state()["metrics"])
+    again.log.keep(again.state()["metrics"])
     assert [row["step"] for row in again.metrics()] == [1, 2]
 
 
@@ -87,11 +89,11 @@ def test_metrics_are_kept_up_to_the_state(run, config):
 def test_damaged_metrics_are_refused_by_line(run, config, damage, says):
     model, file = sf.build(config.model), run.path / "metrics.jsonl"
     for step in (1, 2, 3):
-        run.record({"event": "train", "step": step})
+        run.log.record({"event": "train", "step": step})
     run.save(model, state_of(model))
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(InputError, match=says):
-        run.keep_metrics(run.state()["metrics"])
+        run.log.keep(run.state()["metrics"])
 
 
 def test_a_summary_ends_the_run(run, config):
@@ -188,7 +190,8 @@ def test_weights_that_lag_behind_the_state_are_made_again(corpus, config, tmp_pa
     model = run.model()
     with torch.no_grad():
         model.norm.weight += 1
-    run._derive(
+    derive(
+        run.path,
         {f"model/{n}": t for n, t in weights(model).items()},
         {**read_about(tmp_path / "state.safetensors"), "weights": "older"},
     )

@@ -29,7 +29,8 @@ from sympformer.train import (
     evaluate,
     train,
 )
-from sympformer.train.folder import CONFIG, RunFolder, run_of
+from sympformer.train.folder import CONFIG, RunFolder
+from sympformer.train.runs import run_of
 from sympformer.train.sizes import require_loops
 
 
