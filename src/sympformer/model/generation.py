@@ -11,6 +11,7 @@ from sympformer.compiler import compile_step, require_compiler
 from sympformer.errors import InputError
 from sympformer.model.cache import Cache
 from sympformer.model.config import ModelConfig
+from sympformer.model.inputs import require_ids
 
 _GREEDY = torch.finfo(torch.float32).eps
 """Below this temperature the most likely token is taken: beside logits of 1 it is 0."""
@@ -192,16 +193,6 @@ def sample(
     likelihood = ((logits.float() - peak.float()) / temperature).softmax(-1)
     drawn = torch.multinomial(likelihood, 1, generator=random)
     return drawn if ids is None else ids.gather(-1, drawn)
-
-
-def require_ids(tokens: Tensor, *types: torch.dtype) -> None:
-    """Refuse what cannot be ids: all but int64 and `types`.
-
-    Raises:
-        InputError: they are not whole numbers.
-    """
-    if tokens.dtype not in (torch.int64, *types):
-        raise InputError(f"ids must be int64, not {tokens.dtype}: tokens.long() makes them so")
 
 
 def require_sampling(

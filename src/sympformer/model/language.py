@@ -13,8 +13,8 @@ from sympformer.model.block import Block, loop, reset_parts
 from sympformer.model.cache import Cache, Recorder
 from sympformer.model.clock import Tempo, timetable
 from sympformer.model.config import ModelConfig
-from sympformer.model.generation import Decoder, left_padding, require_ids
-from sympformer.model.inputs import Inputs
+from sympformer.model.generation import Decoder, left_padding
+from sympformer.model.inputs import Inputs, require_ids
 from sympformer.model.layers import LayerNorm, table
 from sympformer.model.loss import IGNORED, chunked_cross_entropy
 from sympformer.products import linear, product_dtype
