@@ -60,6 +60,10 @@ def test_train_eval_generate_resume_audit(tmp_path, capsys):
     assert run("eval", out) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["loss"] > found["floor"] > 0
+    assert run("eval", out / "model.safetensors") == 0
+    assert json.loads(capsys.readouterr().out) == found
+    assert run("generate", out / "model.safetensors", "--max-new-tokens", "2") == 0
+    capsys.readouterr()
     assert run("generate", out, "--prompt", "once upon a time", "--max-new-tokens", "5") == 0
     assert capsys.readouterr().out.lower().startswith("once upon a time")
     prompts = ["--prompt", "once upon a time", "--prompt", "she"]

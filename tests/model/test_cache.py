@@ -372,3 +372,31 @@ def test_bytes_are_those_of_the_tokens_held(tiny):
     model = sf.build(tiny("linear-gpt")).eval()
     constant = [model(torch.zeros(1, n, dtype=torch.int64)).cache.nbytes for n in (5, 20)]
     assert constant[0] == constant[1] > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt", "symp-r2", "linear-symp-r2", "linear-symp-ab2", "linear-gpt"]
+)
+@torch.no_grad()
+def test_a_cache_of_weights_in_another_dtype_is_refused(name, tiny):
+    model, ids = sf.build(tiny(name)).eval(), torch.zeros(2, 3, dtype=torch.int64)
+    cache = model(ids).cache
+    with torch.autocast("cpu", torch.bfloat16):  # the weights are the same
+        model(ids, cache=cache)
+    model.double()
+    with pytest.raises(InputError, match=r"in torch\.float32, which are in torch\.float64 now"):
+        model(ids, cache=cache)
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt", "symp-r2", "linear-gpt", "linear-symp-r2", "linear-symp-ab2"]
+)
+@pytest.mark.parametrize("rows", [1, 3])
+@torch.no_grad()
+def test_a_block_refuses_a_cache_of_other_rows(name, rows):
+    block = sf.Block.preset(name, 16, 2)
+    recorder = Recorder(None)
+    block(torch.randn(2, 4, 16), past=recorder.part("block"))
+    recorder = Recorder(recorder.cache(4))
+    with pytest.raises(InputError, match=f"of 2 rows, the tokens are of {rows}"):
+        block(torch.randn(rows, 4, 16), past=recorder.part("block"))

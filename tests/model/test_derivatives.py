@@ -10,6 +10,7 @@ import sympformer as sf
 from sympformer.attention import chunked, forms, tiled
 from sympformer.compiler import compile_blocks
 from sympformer.model import loss as losses
+from sympformer.model.layers import LayerNorm
 
 V, T = 11, 7
 
@@ -261,3 +262,11 @@ def test_compiled_code_refuses_forward_mode():
         }
         with pytest.raises(Exception, match="compiled code has no forward mode"):
             problem.loss(weights)
+
+
+def test_second_derivatives_of_the_norm():
+    """Those that torch gets right; of its third ones docs/speed.md speaks."""
+    norm = LayerNorm(5).double()
+    torch.nn.init.normal_(norm.weight)
+    x = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(norm, x)

@@ -12,6 +12,7 @@ from sympformer import InputError
 from sympformer.attention import naive
 from sympformer.attention.past import NoPast
 from sympformer.model.attentions import attention_oracle
+from sympformer.model.layers import MLP
 
 CAUSALITIES = ["prefix", "joint"]
 D = 6
@@ -275,3 +276,20 @@ def test_pruned_matrices_act_or_are_refused(preset, tiny):
             if name.endswith((".qkv", ".out")):
                 prune.remove(module, "weight")
         torch.testing.assert_close(pruned, model(ids).logits)
+
+
+@pytest.mark.parametrize("name", ["gpt", "symp-r2", "linear-symp-r2"])
+def test_a_bias_acts_in_every_product_or_is_refused(name, tiny):
+    model, ids = sf.build(tiny(name)), torch.zeros(1, 3, dtype=torch.int64)
+    contract = next(part.contract for part in model.modules() if isinstance(part, MLP))
+    before = model(ids).logits
+    contract.bias = torch.nn.Parameter(torch.arange(float(contract.out_features)))
+    assert not torch.allclose(model(ids).logits, before)
+    projections = [p for n, p in model.named_modules() if n.endswith((".qkv", ".out"))]
+    for projection in projections:
+        projection.bias = torch.nn.Parameter(torch.ones(projection.out_features))
+    if name == "gpt":
+        model(ids)
+    else:
+        with pytest.raises(InputError, match="a projection has a bias"):
+            model(ids)

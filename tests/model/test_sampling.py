@@ -105,3 +105,21 @@ def test_every_other_seed_is_repeatable(seed, tiny):
     model, tokens = sf.build(tiny("gpt")), torch.zeros(1, 1, dtype=torch.long)
     one, two = (model.generate(tokens, 8, 1.0, seed=seed).tolist() for _ in range(2))
     assert one == two
+
+
+@pytest.mark.parametrize(
+    "options", [{"top_k": 2.5}, {"top_k": True}, {"seed": 0.5}, {"vocab_size": 3.0}]
+)
+def test_numbers_that_must_be_whole(options, tiny):
+    model, (name,) = sf.build(tiny("gpt")), options
+    with pytest.raises(InputError, match=f"{name} must be a whole number"):
+        model.generate(torch.zeros(1, 1, dtype=torch.int64), 2, **options)
+    with pytest.raises(InputError, match="max_new_tokens must be a whole number"):
+        model.generate(torch.zeros(1, 1, dtype=torch.int64), 2.0)
+
+
+def test_ids_that_are_no_whole_numbers_are_refused(tiny):
+    model, ids = sf.build(tiny("gpt")), torch.zeros(1, 3, dtype=torch.int64)
+    for call in (model, model.generate, lambda wrong: model(ids, wrong)):
+        with pytest.raises(InputError, match=r"ids must be int64, not torch\.float32"):
+            call(ids.float())

@@ -1,5 +1,6 @@
 """Comparisons as data: every shipped one is parsed, its models built without memory."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,10 @@ def test_a_file_imports_what_it_lists(tmp_path):
 def test_a_plan_that_makes_no_sense_is_refused(text, says, tmp_path):
     with pytest.raises(InputError, match=says):
         plan_of(tmp_path, text).runs(300)
+
+
+def test_entries_that_differ_in_case_only_are_refused():
+    plan = Plan.load(CONFIGS / "causal-study.toml")
+    own = {name: {"preset": "gpt"} for name in ("A", "a")}
+    with pytest.raises(InputError, match="'A' and 'a' would share a folder"):
+        replace(plan, variant=own).runs(300)

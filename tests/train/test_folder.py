@@ -10,7 +10,9 @@ import sympformer as sf
 from sympformer import InputError
 from sympformer.model.weights import weights
 from sympformer.train import load_model, train
-from sympformer.train.folder import RunFolder, runs_in
+from sympformer.train.contents import derive
+from sympformer.train.folder import RunFolder
+from sympformer.train.runs import run_of, runs_in
 from sympformer.train.tensors import read_about
 
 
@@ -63,15 +65,15 @@ def test_a_state_and_its_weights_are_read_back(run, config):
 def test_metrics_are_kept_up_to_the_state(run, config):
     model = sf.build(config.model)
     for step in (1, 2):
-        run.record({"event": "train", "step": step})
+        run.log.record({"event": "train", "step": step})
     run.save(model, state_of(model))
-    run.record({"event": "train", "step": 3})
+    run.log.record({"event": "train", "step": 3})
     with open(run.path / "metrics.jsonl", "a") as stream:
         stream.write('{"event": "tra')
     again = RunFolder(run.path)
     with pytest.raises(InputError, match=r"run is corrupt \(line 4 of metrics\.jsonl"):
         again.metrics()
-    again.keep_metrics(again.state()["metrics"])
+    again.log.keep(again.state()["metrics"])
     assert [row["step"] for row in again.metrics()] == [1, 2]
 
 
@@ -87,11 +89,11 @@ def test_metrics_are_kept_up_to_the_state(run, config):
 def test_damaged_metrics_are_refused_by_line(run, config, damage, says):
     model, file = sf.build(config.model), run.path / "metrics.jsonl"
     for step in (1, 2, 3):
-        run.record({"event": "train", "step": step})
+        run.log.record({"event": "train", "step": step})
     run.save(model, state_of(model))
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(InputError, match=says):
-        run.keep_metrics(run.state()["metrics"])
+        run.log.keep(run.state()["metrics"])
 
 
 def test_a_summary_ends_the_run(run, config):
@@ -188,7 +190,8 @@ def test_weights_that_lag_behind_the_state_are_made_again(corpus, config, tmp_pa
     model = run.model()
     with torch.no_grad():
         model.norm.weight += 1
-    run._derive(
+    derive(
+        run.path,
         {f"model/{n}": t for n, t in weights(model).items()},
         {**read_about(tmp_path / "state.safetensors"), "weights": "older"},
     )
@@ -236,3 +239,28 @@ def test_a_file_is_told_from_a_run_folder(run, config):
     for ask in (alone.config, alone.model):
         with pytest.raises(InputError, match="is a file: give the run folder"):
             ask()
+
+
+def test_a_file_in_a_run_folder_is_read_with_what_lies_beside_it(run, config, corpus, tmp_path):
+    model = sf.build(config.model)
+    digests = {"tokenizer": corpus.tokenizer.digest, "corpus": corpus.digest}
+    run.save(model, state_of(model, **digests))
+    shutil.copy(run.path / "state.safetensors", run.path / "earlier.safetensors")
+    later = sf.build(config.model)
+    run.save(later, state_of(later, **digests))
+    earlier = run_of(run.path / "earlier.safetensors")
+    for name, tensor in weights(earlier.model()).items():
+        assert torch.equal(tensor, weights(model)[name])
+    assert earlier.tokenizer().digest == corpus.tokenizer.digest
+    earlier.require(corpus.digest)
+    with pytest.raises(InputError, match="was trained on other data"):
+        earlier.require("another")
+    # One of another run, and one of none.
+    other = RunFolder(tmp_path / "other")
+    other.begin(replace(config, train=replace(config.train, seed=7)), {}, corpus.tokenizer)
+    shutil.copy(run.path / "model.safetensors", other.path)
+    with pytest.raises(InputError, match=r"are of different runs: train\.seed"):
+        run_of(other.path / "model.safetensors")
+    shutil.copy(run.path / "model.safetensors", tmp_path)
+    with pytest.raises(InputError, match="its tokenizer and data are missing"):
+        run_of(tmp_path / "model.safetensors")

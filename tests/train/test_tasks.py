@@ -195,7 +195,7 @@ class Own(torch.nn.Module):
     ("data", "says"),
     [
         ({"task": "mqar", "text": "a.txt"}, "text has no effect on task mqar"),
-        ({"task": "mqar", "tokenizer": "byte"}, "tokenizer has no effect on task mqar"),
+        ({"task": "mqar", "tokenizer": "byte"}, "tokenizer = .byte. is about a text"),
         ({"task": "mqar", "train_tokens": 5}, "train_tokens has no effect"),
         ({"task": "maqr"}, "did you mean 'mqar'"),
         ({"task": "parity", "options": {"vocab_size": 3}}, "unknown option .* 'vocab_size'"),

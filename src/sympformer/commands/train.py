@@ -36,11 +36,11 @@ from sympformer.train import (
     RunConfig,
     TrainConfig,
     evaluate,
-    load_model,
     train,
 )
 from sympformer.train.examples import run_tests
 from sympformer.train.folder import CONFIG, RunFolder
+from sympformer.train.runs import run_of
 from sympformer.train.sizes import require_loops
 
 
@@ -133,7 +133,7 @@ class Eval:
     """Measure a trained model: its loss on validation text, or its answers to a task's tests."""
 
     run_folder: Positional[Path]
-    """Run folder."""
+    """Run folder, or a .safetensors in it."""
     blocks: int | None = None
     """Validation blocks, all if not given; of a task sequences at each length, as many as in
     training if not given."""
@@ -147,11 +147,11 @@ class Eval:
         """Evaluate."""
         if self.blocks is not None and self.blocks < 1:
             raise InputError(f"--blocks must be at least 1, not {self.blocks}")
-        model = load_model(self.run_folder)
+        run = run_of(self.run_folder)
+        model = run.model()
         if self.loops is not None:
             require_loops(model.config, self.loops)
             model = model.with_loops(self.loops)
-        run = RunFolder(self.run_folder)
         config = run.config()
         corpus = prepare(config.data)
         if self.task_length and isinstance(corpus, Corpus):
@@ -189,7 +189,7 @@ class Generate:
     """Continue a prompt with a trained model; tokens are printed as they come."""
 
     run_folder: Positional[Path]
-    """Run folder."""
+    """Run folder, or a .safetensors in it."""
     prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Text to continue; without it, a new document. Several are one batch, printed at its end."""
     max_new_tokens: int = 100
@@ -205,7 +205,7 @@ class Generate:
 
     def run(self) -> int:
         """Generate."""
-        run = RunFolder(self.run_folder)
+        run = run_of(self.run_folder)
         model, tokenizer = run.model(), run.tokenizer()
         options = {
             "max_new_tokens": self.max_new_tokens,

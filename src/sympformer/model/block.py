@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sympformer.attention.past import NoPast, Past
 from sympformer.errors import InputError
 from sympformer.model.attentions import attention_oracle
+from sympformer.model.cache import Part
 from sympformer.model.clock import Tempo
 from sympformer.model.config import AROUND, ModelConfig
 from sympformer.model.layers import MLP, LearnedScalar, Stream
@@ -140,11 +141,13 @@ class Block(nn.Module):
             `(x, p)`, or a stream for a stream.
 
         Raises:
-            InputError: shapes that do not fit, or nothing to inject.
+            InputError: shapes that do not fit, a past of other rows, or nothing to inject.
         """
         s = x if isinstance(x, Stream) else Stream.start(x, p)
         if s.x.ndim != 3 or s.x.shape[-1] != self.d:
             raise InputError(f"positions must be (B, T, {self.d}), not {tuple(s.x.shape)}")
+        if isinstance(past, Part):
+            past.require_rows(len(s.x))
         out = self._step(s, NoPast() if past is None else past, tempo)
         return out if isinstance(x, Stream) else (out.x, out.p)
 

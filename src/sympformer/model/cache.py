@@ -69,6 +69,8 @@ class Cache:
     """Tokens for which to make room at once; more is made when needed."""
     owner: object = None
     """Whose it is: no other model takes it. None for a fresh start."""
+    dtype: torch.dtype | None = None
+    """Of the model's weights when it was made; None for a fresh start."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy is of the same model; of its copy, if that has been copied with it before."""
@@ -178,9 +180,10 @@ class Recorder:
         keeps: whether to leave anything for later tokens; scoring a continuation need not.
         owner: whose cache it will be.
         rows: of the batch that goes on; not checked if None.
+        dtype: of the weights; not checked if None.
 
     Raises:
-        InputError: the cache is another model's, or of other rows.
+        InputError: the cache is another model's, of other rows, or of weights of another dtype.
     """
 
     def __init__(
@@ -191,6 +194,7 @@ class Recorder:
         keeps: bool = True,
         owner: object = None,
         rows: int | None = None,
+        dtype: torch.dtype | None = None,
     ):
         cache = cache or Cache()
         if cache.length and cache.owner is not owner:
@@ -199,9 +203,15 @@ class Recorder:
             )
         if cache.length and rows is not None:
             _require_rows(cache.rows, rows)
+        if cache.length and dtype not in (None, cache.dtype):
+            raise InputError(
+                f"the cache was made by weights in {cache.dtype}, which are in {dtype} now: make "
+                "it anew"
+            )
+        self.dtype = dtype
         self.length, self.padding, self.keeps = cache.length, cache.padding, keeps
         self.capacity, self.limit, self.owner = cache.capacity, limit, owner
-        self.old = cache.entries
+        self.old, self.rows = cache.entries, cache.rows
         self.new: dict[str, Entry] = {}
 
     def part(self, name: str) -> "Part":
@@ -211,7 +221,8 @@ class Recorder:
     def cache(self, n_new: int) -> Cache:
         """The cache after this pass over `n_new` tokens."""
         length = self.length + n_new
-        return Cache(dict(self.new), length, self.padding, self.capacity, self.owner)
+        entries = dict(self.new)
+        return Cache(entries, length, self.padding, self.capacity, self.owner, self.dtype)
 
 
 class Part:
@@ -224,6 +235,14 @@ class Part:
     def part(self, name: str) -> "Part":
         """A part of this part."""
         return Part(self.recorder, f"{self.name}.{name}")
+
+    def require_rows(self, rows: int) -> None:
+        """Refuse to go on with other rows than those that the cache is of.
+
+        Raises:
+            InputError: there are not so many rows.
+        """
+        _require_rows(self.recorder.rows, rows)
 
     def recall(self, name: str) -> Tensor | None:
         """What earlier tokens left under this name, or None if there are none."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from sympformer.compiler import compile_step, require_compiler
 from sympformer.errors import InputError
 from sympformer.model.cache import Cache
 from sympformer.model.config import ModelConfig
+from sympformer.model.inputs import require_ids
 
 _GREEDY = torch.finfo(torch.float32).eps
 """Below this temperature the most likely token is taken: beside logits of 1 it is 0."""
@@ -92,8 +94,11 @@ class Decoder(nn.Module):
     ) -> Iterator[Tensor]:
         """Yield the new ids of `generate` as they are made, one `(B, 1)` for each token."""
         require_sampling(temperature, top_k, seed, vocab_size)
+        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, Integral):
+            raise InputError(f"max_new_tokens must be a whole number, not {max_new_tokens!r}")
         if max_new_tokens < 0:
             raise InputError(f"max_new_tokens must be at least 0, not {max_new_tokens}")
+        require_ids(tokens, torch.int32)
         if tokens.ndim != 2 or tokens.shape[1] == 0:
             raise InputError(
                 f"a prompt must be (batch, time) with time ≥ 1, not {tuple(tokens.shape)}"
@@ -198,6 +203,9 @@ def require_sampling(
     Raises:
         InputError: one of them is out of range.
     """
+    for name, value in {"top_k": top_k, "vocab_size": vocab_size, "seed": seed}.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+            raise InputError(f"{name} must be a whole number, not {value!r}")
     if not (math.isfinite(temperature) and temperature >= 0):
         raise InputError(f"temperature must be a number of at least 0, not {temperature}")
     if top_k is not None and top_k < 1:

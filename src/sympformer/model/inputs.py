@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sympformer.attention.past import Past, erase
+from sympformer.errors import InputError
 from sympformer.model.layers import Embeddings, LayerNorm, Stream
 
 
@@ -102,3 +103,13 @@ def previous(e: Tensor, past: Past) -> Tensor:
         last = torch.zeros_like(e[:, :1])
     past.keep("input", e[:, -1:].clone())
     return torch.cat([last, e[:, :-1]], dim=1)
+
+
+def require_ids(tokens: Tensor, *types: torch.dtype) -> None:
+    """Refuse what cannot be ids: all but int64 and `types`.
+
+    Raises:
+        InputError: they are not whole numbers.
+    """
+    if tokens.dtype not in (torch.int64, *types):
+        raise InputError(f"ids must be int64, not {tokens.dtype}: tokens.long() makes them so")

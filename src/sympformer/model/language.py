@@ -15,7 +15,7 @@ from sympformer.model.clock import Tempo, timetable
 from sympformer.model.config import ModelConfig
 from sympformer.model.ensembles import prefixes
 from sympformer.model.generation import Decoder, as_mask, left_padding
-from sympformer.model.inputs import Inputs
+from sympformer.model.inputs import Inputs, require_ids
 from sympformer.model.layers import LayerNorm, table
 from sympformer.model.loss import IGNORED, chunked_cross_entropy
 from sympformer.products import linear, product_dtype
@@ -126,7 +126,8 @@ class LanguageModel(Decoder):
 
         Raises:
             InputError: an id beyond the vocabulary, more tokens than `block_size`, targets of
-                another shape, padding that is not on the left, or a cache of another model.
+                another shape, padding that is not on the left, or a cache of another model or
+                dtype.
         """
         cache = _padded(cache, attention_mask, tokens)
         start = 0 if cache is None else cache.length
@@ -135,8 +136,10 @@ class LanguageModel(Decoder):
         keeps = targets is None and not trains if use_cache is None else use_cache
         if start or keeps:
             limit = self.config.block_size
-            rows = len(tokens)
-            past = Recorder(cache, limit=limit, keeps=keeps, owner=self._owner, rows=rows)
+            rows, dtype = len(tokens), table(self.inputs.usual.tokens).dtype
+            past = Recorder(
+                cache, limit=limit, keeps=keeps, owner=self._owner, rows=rows, dtype=dtype
+            )
         else:
             past = NoPast(None if cache is None else cache.padding)
         if self.config.causality == "ensembles":
@@ -184,6 +187,9 @@ class LanguageModel(Decoder):
         return [None if pace is None else next(tempos) for pace in paces]
 
     def _check(self, tokens: Tensor, targets: Tensor | None, start: int) -> None:
+        require_ids(tokens, torch.int32)
+        if targets is not None:
+            require_ids(targets)
         if tokens.ndim != 2 or 0 in tokens.shape:
             raise InputError(
                 f"tokens must be (batch, time), each at least 1, not {tuple(tokens.shape)}"

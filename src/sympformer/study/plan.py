@@ -159,6 +159,13 @@ class Plan:
                 f"the baseline {self.baseline!r} is not among {', '.join(models)}: add it to the "
                 f"presets, or take one of them, --baseline {next(iter(models))}"
             )
+        folders: dict[str, str] = {}
+        for entry in self.entries:
+            if (other := folders.setdefault(entry.casefold(), entry)) != entry:
+                raise InputError(
+                    f"{other!r} and {entry!r} would share a folder where names ignore case: "
+                    "rename one"
+                )
         self._refuse_twins(models)
         return [
             RunConfig(

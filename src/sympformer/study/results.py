@@ -11,7 +11,9 @@ import numpy as np
 
 from sympformer.errors import InputError
 from sympformer.shown import visible
-from sympformer.train.folder import CONFIG, RunFolder, runs_in
+from sympformer.train.folder import CONFIG, RunFolder
+from sympformer.train.records import corrupt
+from sympformer.train.runs import runs_in
 
 # No causal model is below the floor of the tokens it is evaluated on; this is for rounding.
 FLOOR_TOLERANCE = 0.005
@@ -135,7 +137,7 @@ class RunResult:
                 tests=tuple(map(TestResult.of, summary.get("tests", []))),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise run.corrupt(f"{type(error).__name__}: {error}") from None
+            raise corrupt(run.path, f"{type(error).__name__}: {error}") from None
 
     @property
     def below_floor(self) -> bool:

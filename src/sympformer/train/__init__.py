@@ -2,9 +2,9 @@
 
 from sympformer.train.config import DataConfig, RunConfig, TrainConfig
 from sympformer.train.evaluate import Evaluation, evaluate
-from sympformer.train.folder import load_model
 from sympformer.train.loop import train
 from sympformer.train.progress import Progress
+from sympformer.train.runs import load_model
 
 __all__ = [
     "DataConfig",

@@ -19,52 +19,33 @@ metrics behind it are dropped, and the updates that follow are those of an unint
 which it held. Every tensor file says which run it is of and holds the digest of all it says.
 """
 
-import hashlib
-import json
-import os
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from sympformer.data import Tokenizer, load_tokenizer, save_tokenizer
 from sympformer.errors import InputError
-from sympformer.files import atomic, link, locked, read_bytes, reason, sync_file, sync_folder
-from sympformer.imports import import_again
-from sympformer.model import CustomModel, LanguageModel, ModelConfig, build
-from sympformer.model.weights import load_weights
+from sympformer.files import atomic, locked, reason, sync_folder
+from sympformer.model import CustomModel, LanguageModel
 from sympformer.train.config import RunConfig
+from sympformer.train.contents import (
+    MODEL,
+    STATE,
+    derive,
+    model_in,
+    refuse_old_format,
+    require_own,
+    weights_in,
+)
+from sympformer.train.metrics import MetricsLog
+from sympformer.train.records import corrupt, read_signed, signed, write_json
 from sympformer.train.tensors import digest, join, read_about, read_tensors, split, write_tensors
 from sympformer.typed import read_toml
 
 CONFIG, METRICS, SUMMARY, LOCK = "config.toml", "metrics.jsonl", "summary.json", "lock"
-STATE, BEST, MODEL = "state.safetensors", "best.safetensors", "model.safetensors"
-ENVIRONMENT, OLD_STATE = "environment.json", "checkpoint.pt"
+ENVIRONMENT = "environment.json"
 GIVEN_UP = "diverged.txt"
-
-_PLACES = "text", "valid_text"
-"""Of the data, where it lies: that may change, for its digest is known."""
-
-
-def load_model(path: str | os.PathLike[str]) -> LanguageModel | CustomModel:
-    """The trained model of a run folder, or of one `.safetensors` of it alone, on the CPU.
-
-    Raises:
-        InputError: no run there, or files that are damaged or of another run.
-    """
-    path = Path(path)
-    if path.is_file():
-        return _model(path, *read_tensors(path))
-    return RunFolder(path).model()
-
-
-def runs_in(folder: Path) -> list["RunFolder"]:
-    """The run folders among `folder` and its subfolders, in order of name."""
-    configs = sorted([*folder.glob(CONFIG), *folder.glob(f"*/{CONFIG}")])
-    return [RunFolder(config.parent) for config in configs]
 
 
 class RunFolder:
@@ -78,11 +59,13 @@ class RunFolder:
     | `best.safetensors`, the state with the least validation loss | at evaluations |
     | `summary.json` | when the run is complete |
     | `diverged.txt` | when a comparison gives the run up, for it has others at other rates |
+
+    `weights` is the file in it whose weights are meant; by default those saved last.
     """  # noqa: E501
 
-    def __init__(self, path: Path):
-        self.path = path
-        self._metrics, self._bytes = hashlib.sha256(), 0
+    def __init__(self, path: Path, weights: Path | None = None):
+        self.path, self.weights = path, weights
+        self.log = MetricsLog(path / METRICS)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -140,9 +123,9 @@ class RunFolder:
 
     def begin_again(self, environment: dict[str, Any], tokenizer: Tokenizer | None) -> None:
         """Write all but the config, as before the first update."""
-        self._write_json(ENVIRONMENT, environment)
+        write_json(self.path / ENVIRONMENT, environment)
         self.keep_tokenizer(tokenizer)
-        self.keep_metrics(None)
+        self.log.keep(None)
 
     def keep_tokenizer(self, tokenizer: Tokenizer | None) -> None:
         """Write the tokenizer, if there is one."""
@@ -157,25 +140,25 @@ class RunFolder:
             state: nested dictionaries of tensors and plain values; `model` holds the weights, and
                 `step` and `best_step` say whether it is the best.
         """
-        sync_file(self.path / METRICS)
+        self.log.sync()
         tensors, rest = split(state)
         held = {
             "kind": "state",
-            "run": self._tables(),
+            "run": read_toml(self.path / CONFIG),
             "config": model.config.to_dict(),
-            "weights": digest(_weights(tensors)),
-            "metrics": self._kept(),
+            "weights": digest(weights_in(tensors)),
+            "metrics": self.log.kept,
             "state": rest,
         }
         tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
         write_tensors(self.path / STATE, tensors, held)
-        self._derive(tensors, held)
+        derive(self.path, tensors, held)
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Write the summary, with the digests of what it is about: the run is complete."""
         weights = read_about(self.path / STATE)["weights"]
-        summary = {**summary, "weights": weights, "metrics": self._kept()}
-        self._write_json(SUMMARY, signed(summary))
+        summary = {**summary, "weights": weights, "metrics": self.log.kept}
+        write_json(self.path / SUMMARY, signed(summary))
         return summary
 
     def go_on(self) -> None:
@@ -186,33 +169,6 @@ class RunFolder:
             sync_folder(self.path)
         except OSError as error:
             raise InputError(f"cannot delete files of {self}: {reason(error)}") from None
-
-    def record(self, row: dict[str, Any]) -> None:
-        """Append a line to the metrics.
-
-        Raises:
-            InputError: it cannot be written.
-        """
-        line = (json.dumps(row) + "\n").encode()
-        try:
-            with open(self.path / METRICS, "ab") as stream:
-                stream.write(line)
-        except OSError as error:
-            raise InputError(f"cannot write {self.path / METRICS}: {reason(error)}") from None
-        self._metrics.update(line)
-        self._bytes += len(line)
-
-    def keep_metrics(self, kept: Mapping[str, Any] | None) -> None:
-        """Drop the lines that no state counts; all of them if `kept`, what it says, is None.
-
-        Raises:
-            InputError: the lines that count are damaged; the message names the first.
-        """
-        content = self._counted(kept) if kept else b""
-        self._metrics, self._bytes = hashlib.sha256(content), len(content)
-        if not kept or (self.path / METRICS).stat().st_size != len(content):
-            with atomic(self.path / METRICS) as partial:
-                partial.write_bytes(content)
 
     def began_as(self) -> RunConfig:
         """What was asked for when the run began.
@@ -239,7 +195,7 @@ class RunFolder:
             try:
                 config = replace(config, train=replace(config.train, **values))
             except TypeError as error:
-                raise self.corrupt(f"{STATE}: {error}") from None
+                raise corrupt(self.path, f"{STATE}: {error}") from None
         return config
 
     def changes(self) -> list[dict[str, Any]]:
@@ -250,7 +206,7 @@ class RunFolder:
         try:
             return list(read_about(path)["state"]["changes"])
         except (KeyError, TypeError) as error:
-            raise self.corrupt(f"{STATE}: {type(error).__name__}: {error}") from None
+            raise corrupt(self.path, f"{STATE}: {type(error).__name__}: {error}") from None
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of its text.
@@ -261,7 +217,7 @@ class RunFolder:
         if task := self.began_as().data.task:
             raise InputError(f"{self} was trained on task {task}, which is no text")
         tokenizer = load_tokenizer(self.path)
-        about = self._newest()
+        about = self.newest()
         if about and tokenizer.digest != about["state"]["tokenizer"]:
             raise InputError(
                 f"the tokenizer in {self} is not the one it was trained with (digest "
@@ -275,7 +231,7 @@ class RunFolder:
         Raises:
             InputError: the digests differ; both are named.
         """
-        about = self._newest()
+        about = self.newest()
         if about and about["state"]["corpus"] != data:
             raise InputError(
                 f"{self} was trained on other data (digest {about['state']['corpus'][:12]}, now "
@@ -293,16 +249,16 @@ class RunFolder:
         """
         path = self.path / STATE
         if not path.exists():
-            self._refuse_old_format()
+            refuse_old_format(self.path)
             if (self.path / MODEL).exists():
                 raise InputError(f"{path} does not exist: there is nothing to resume from")
             return None
         tensors, about = read_tensors(path)
-        self._require_own(path, about)
+        require_own(self.path / CONFIG, path, about)
         if self.finished and self.summary(whole=True).get("weights") != about["weights"]:
             raise self._another(path)
         if mend:
-            self._derive(tensors, about)
+            derive(self.path, tensors, about)
         return {**join(tensors, about["state"]), "metrics": about["metrics"]}
 
     def model(self) -> LanguageModel | CustomModel:
@@ -313,18 +269,22 @@ class RunFolder:
         """
         self.began_as()
         path, state = self.path / MODEL, self.path / STATE
-        newest = self._newest()
+        if self.weights is not None:
+            tensors, about = read_tensors(self.weights)
+            require_own(self.path / CONFIG, self.weights, about)
+            return model_in(self.weights, tensors, about)
+        newest = self.newest()
         if newest is None:
-            self._refuse_old_format()
+            refuse_old_format(self.path)
             raise InputError(f"{path} does not exist: the run has not reached its first checkpoint")
         tensors, about = read_tensors(path if path.exists() else state)
-        self._require_own(path, about)
+        require_own(self.path / CONFIG, path, about)
         if about["weights"] != newest["weights"]:
             path = state  # a kill came between the two
             tensors, about = read_tensors(path)
         if self.finished and self.summary(whole=True).get("weights") != about["weights"]:
             raise self._another(path)
-        return _model(path, tensors, about)
+        return model_in(path, tensors, about)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows that were recorded; those of a finished run are verified.
@@ -332,17 +292,7 @@ class RunFolder:
         Raises:
             InputError: missing or damaged; the line is named.
         """
-        if self.finished:
-            content = self._counted(self.summary(whole=True)["metrics"])
-        else:
-            content = self._read(METRICS)
-        rows = []
-        for number, line in enumerate(content.splitlines(), 1):
-            row = self._parse(f"line {number} of {METRICS}", line)
-            if not isinstance(row, dict):
-                raise self.corrupt(f"line {number} of {METRICS} is no table")
-            rows.append(row)
-        return rows
+        return self.log.rows(self.summary(whole=True)["metrics"] if self.finished else None)
 
     def summary(self, whole: bool = False) -> dict[str, Any]:
         """What `finish` was given; with the digests that it added if `whole`.
@@ -350,152 +300,24 @@ class RunFolder:
         Raises:
             InputError: missing or damaged.
         """
-        remedy = f"delete it, and `{self.goes_on}` writes it again"
-        try:
-            summary = self._parse(SUMMARY, self._read(SUMMARY))
-        except InputError as error:
-            raise InputError(f"{error}, or {remedy}") from None
-        if not isinstance(summary, dict) or signed(summary) != summary:
-            raise self.corrupt(
-                f"{SUMMARY} does not have the digest that was stored in it",
-                f"restore it, or {remedy}",
-            )
-        own = {name: value for name, value in summary.items() if name != "sha256"}
-        if not whole:
-            own = {k: v for k, v in own.items() if k not in ("weights", "metrics")}
-        return own
+        own = read_signed(self.path / SUMMARY, f"delete it, and `{self.goes_on}` writes it again")
+        return own if whole else {k: v for k, v in own.items() if k not in ("weights", "metrics")}
 
-    def corrupt(self, what: object, remedy: str = "train this run again") -> InputError:
-        """The error to raise where a file of the run does not hold what it should."""
-        return InputError(f"{self} is corrupt ({what}): {remedy}")
+    def newest(self) -> dict[str, Any] | None:
+        """What the weights that are meant, or the state, say about themselves; None without any.
 
-    def _tables(self) -> dict[str, Any]:
-        return read_toml(self.path / CONFIG)
-
-    def _newest(self) -> dict[str, Any] | None:
-        """What the state says about itself, or else the weights; None if there are neither."""
-        for name in (STATE, MODEL):
-            path = self.path / name
+        Raises:
+            InputError: they are of another run.
+        """
+        for path in [self.weights] if self.weights else [self.path / STATE, self.path / MODEL]:
             if path.exists():
                 about = read_about(path)
-                self._require_own(path, about)
+                require_own(self.path / CONFIG, path, about)
                 return about
         return None
-
-    def _derive(self, tensors: Mapping[str, Tensor], about: dict[str, Any]) -> None:
-        """Make the files that follow from the state, where they do not."""
-        rest = about["state"]
-        if rest.get("best_step") == rest["step"]:
-            link(self.path / STATE, self.path / BEST)
-        names = ("step", "corpus", "tokenizer")
-        kept = {name: rest[name] for name in names if name in rest}
-        own = {k: about[k] for k in ("run", "config", "weights")}
-        own |= {"kind": "weights", "state": kept}
-        try:
-            if read_tensors(self.path / MODEL)[1] == own:
-                return
-        except InputError:  # none yet, or damaged
-            pass
-        write_tensors(self.path / MODEL, _weights(tensors), own)
-
-    def _require_own(self, path: Path, about: dict[str, Any]) -> None:
-        """Refuse a tensor file of another run, or a config that was edited."""
-        for name in ("kind", "run", "config", "weights", "state"):
-            if name not in about:
-                raise InputError(f"{path} is no file of a run: it does not say its {name}")
-        own, known = _identity(self._tables()), _identity(about["run"])
-        names = (n for n in (*known, *own) if own.get(n) != known.get(n))
-        if (name := next(names, None)) is not None:
-            raise InputError(
-                f"{self.path / CONFIG} and {path.name} are of different runs: {name} is "
-                f"{own.get(name)!r} in the one, {known.get(name)!r} in the other: restore the file "
-                "that was changed (options change with --resume and the option, never in the file)"
-            )
 
     def _another(self, path: Path) -> InputError:
         return InputError(
             f"{path} holds other weights than those that {SUMMARY} is about: restore it, or delete "
             f"{SUMMARY} and `{self.goes_on}`"
         )
-
-    def _refuse_old_format(self) -> None:
-        if (self.path / OLD_STATE).exists():
-            raise InputError(
-                f"{self} was trained by an earlier version, whose {OLD_STATE} has no digest and is "
-                "not read any more: train again, or use that version"
-            )
-
-    def _kept(self) -> dict[str, Any]:
-        return {"bytes": self._bytes, "sha256": self._metrics.hexdigest()}
-
-    def _counted(self, kept: Mapping[str, Any]) -> bytes:
-        """The lines of the metrics that count, verified."""
-        content = self._read(METRICS)[: kept["bytes"]]
-        if hashlib.sha256(content).hexdigest() == kept["sha256"]:
-            return content
-        what = f"{METRICS} is not what was recorded"
-        for number, line in enumerate(content.splitlines(), 1):
-            try:
-                json.loads(line)
-            except ValueError:
-                what = f"line {number} of {METRICS} is damaged"
-                break
-        raise self.corrupt(what, "restore the file, or train this run again")
-
-    def _write_json(self, name: str, value: Any) -> None:
-        with atomic(self.path / name) as partial:
-            partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-    def _read(self, name: str) -> bytes:
-        try:
-            return read_bytes(self.path / name)
-        except OSError as error:
-            raise self.corrupt(f"{name}: {reason(error)}", "restore it, or train again") from None
-
-    def _parse(self, name: str, text: bytes) -> Any:
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise self.corrupt(f"{name}: {error}") from None
-
-
-def signed(values: dict[str, Any]) -> dict[str, Any]:
-    """Plain values and, under `sha256`, the digest of the others."""
-    own = {name: value for name, value in values.items() if name != "sha256"}
-    text = json.dumps(own, sort_keys=True)
-    return {**own, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-
-
-def _weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights among the tensors of a state, by their own names, on the CPU."""
-    prefix = "model/"
-    own = {n.removeprefix(prefix): t.cpu() for n, t in tensors.items() if n.startswith(prefix)}
-    return own
-
-
-def _model(
-    path: Path, tensors: Mapping[str, Tensor], about: dict[str, Any]
-) -> LanguageModel | CustomModel:
-    """The model that a tensor file holds, by what it says about itself."""
-    try:
-        import_again(about["run"].get("imports", {}), str(path))
-        model = build(ModelConfig.from_dict(about["config"]))
-        load_weights(model, _weights(tensors) if about["kind"] == "state" else tensors)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no file of a run ({type(error).__name__}: {error})") from None
-    except InputError as error:
-        raise InputError(f"{path} cannot be loaded: {error}") from None
-    return model.eval()
-
-
-def _identity(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a run the one it is, by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in tables.items():
-        if name == "imports":
-            flat[name] = sorted(value.values())
-        elif isinstance(value, Mapping):
-            flat |= {f"{name}.{inner}": v for inner, v in value.items()}
-        else:
-            flat[name] = value
-    return {n: v for n, v in flat.items() if n not in [f"data.{place}" for place in _PLACES]}

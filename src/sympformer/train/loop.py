@@ -189,7 +189,7 @@ class Run:
             self.evaluation = Evaluation(**state["evaluation"])
             self.evaluated_step = state["evaluated_step"]
         if self.engine.records:
-            self.folder.keep_metrics(state["metrics"])
+            self.folder.log.keep(state["metrics"])
             self.folder.keep_tokenizer(self.data.tokenizer)
 
     def save(self) -> None:
@@ -343,5 +343,5 @@ class Run:
         counters = {"step": engine.step, "tokens": engine.tokens, "seconds": engine.seconds}
         row = {"event": event, **counters, **values}
         if engine.records:
-            self.folder.record(row)
+            self.folder.log.record(row)
         return row

@@ -1,0 +1,47 @@
+"""Where runs are found: a folder, a folder of folders, one file of weights."""
+
+import os
+from pathlib import Path
+
+from sympformer.errors import InputError
+from sympformer.model import CustomModel, LanguageModel
+from sympformer.train.contents import model_in
+from sympformer.train.folder import CONFIG, RunFolder
+from sympformer.train.tensors import read_tensors
+
+
+def load_model(path: str | os.PathLike[str]) -> LanguageModel | CustomModel:
+    """The trained model of a run folder, or of one `.safetensors` of it alone, on the CPU.
+
+    Raises:
+        InputError: no run there, or files that are damaged or of another run.
+    """
+    path = Path(path)
+    if path.is_file():
+        return model_in(path, *read_tensors(path))
+    return RunFolder(path).model()
+
+
+def run_of(path: str | os.PathLike[str]) -> RunFolder:
+    """The run in a folder; of one `.safetensors` in it, the run as that file has its weights.
+
+    Raises:
+        InputError: the file lies in no run folder, is damaged, or is of another run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return RunFolder(path)
+    run = RunFolder(path.parent, path)
+    if not run.exists:
+        raise InputError(
+            f"{path} lies beside no {CONFIG}: its tokenizer and data are missing; put it into its "
+            "run folder"
+        )
+    run.newest()
+    return run
+
+
+def runs_in(folder: Path) -> list[RunFolder]:
+    """The run folders among `folder` and its subfolders, in order of name."""
+    configs = sorted([*folder.glob(CONFIG), *folder.glob(f"*/{CONFIG}")])
+    return [RunFolder(config.parent) for config in configs]
