@@ -46,7 +46,8 @@ def test_one_graph_without_recompilation(name, tiny):
     for block in model.blocks:
         block.compile(backend=backend, fullgraph=True, dynamic=False)
     got = step(model, tokens)
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+    atol = 1e-5 if name == "mesanet" else 1e-6  # compiled, its systems are solved in another way
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=atol)
     assert len(graphs) <= 3  # the first layers have no gradient yet, or no past
     with torch._dynamo.config.patch(error_on_recompile=True):
         step(model, tokens.roll(1, 0))

@@ -93,7 +93,8 @@ def chunked(
     """As `masked`, by conjugate gradients on all prefixes at once: `H_i x_i` is a prefix sum.
 
     The gradient is that of the solution, not of the steps: it takes as many steps again, and keeps
-    the arguments and the solution.
+    the arguments and the solution. Compiled code cannot do that, and has dense systems: d² numbers
+    a token.
     """
     if k.shape[-2] == 1:
         return recurrent(q, k, v, ridge=ridge, beta=beta, decay=decay, state=state)
@@ -101,7 +102,7 @@ def chunked(
     earlier = new_state(k, k) if state is None else wide(state[0])
     given = wide(q), weighted, wide(k), wide(ridge), g, earlier
     with full_precision(k):
-        if transformed(*(t for t in given if t is not None)):
+        if torch.compiler.is_compiling() or transformed(*(t for t in given if t is not None)):
             x = _solve_dense(*given)
         else:
             x = _Solve.apply(*given)
