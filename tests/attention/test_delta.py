@@ -119,6 +119,8 @@ def test_a_part_of_the_results(channels):
             form(given["q"], given["k"], given["beta"], given["y"], **rest(given))[pick]
             for form in (delta.chunked, delta.masked)
         )
+        assert got is not None
+        assert expected is not None
         torch.testing.assert_close(got, expected)
         weight = random(*got.shape, seed=9)
         every = list(given.values())

@@ -44,10 +44,11 @@ def test_a_rule_is_its_recurrence(rule, decay):
         for i in range(T):
             key, squared = k[b, h, i], k[b, h, i] @ k[b, h, i]
             S = g[b, h, i].exp()[:, None] * S
-            if made.write is None:
+            if made.ridge is not None:
                 rho = made.ridge() * (i + 1 if rule == "ridge-n" else 1)
                 beta = 1 / (squared + rho)
             else:
+                assert made.write is not None
                 beta = made.write(x)[b, i, h].sigmoid()
                 beta = beta / (1 + beta * squared) if rule == "implicit" else beta
             seen = 0 if rule == "sum" else S.T @ key
@@ -60,6 +61,8 @@ def test_mesa_is_a_ridge_regression_of_each_prefix():
     made, (x, _) = oracle(rule="mesa"), inputs()
     q, k, v = in_heads(made.qkv(x), D, HEADS)
     q, k = (t / (t.square().sum(-1, keepdim=True) + 1e-6).sqrt() for t in (q, k))
+    assert made.write is not None
+    assert made.penalty is not None
     beta, penalty = split_heads(made.write(x).sigmoid(), HEADS), made.penalty()
     out = torch.empty_like(v)
     for i in range(T):
@@ -75,6 +78,8 @@ def test_the_force_is_that_of_the_regularised_flow():
     part that tokens before leave: `V x - W_Kᵀ ρ S w`, from the solved system.
     """
     made, (x, p) = oracle("momentum"), inputs()
+    assert made.write is not None
+    assert made.potential is not None
     _, k = in_heads(made.qk(x), D, HEADS)
     k = k / (k.square().sum(-1, keepdim=True) + 1e-6).sqrt()
     pi, beta = split_heads(made.mobility(p), HEADS), split_heads(made.write(x).sigmoid(), HEADS)

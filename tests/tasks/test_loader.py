@@ -105,9 +105,9 @@ class Empty(Task):
     """Nothing counts."""
 
     name: ClassVar[str] = "empty"
-    vocabulary: ClassVar[int] = 3
-    training: ClassVar[tuple] = (Setting(4),)
-    testing: ClassVar[tuple] = (Setting(4),)
+    vocabulary: ClassVar[int] = 3  # pyright: ignore[reportIncompatibleMethodOverride]
+    training: ClassVar[tuple] = (Setting(4),)  # pyright: ignore[reportIncompatibleMethodOverride]
+    testing: ClassVar[tuple] = (Setting(4),)  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def draw(self, random, size, setting):
         tokens = random.integers(3, size=(size, setting.length))

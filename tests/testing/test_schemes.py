@@ -124,7 +124,7 @@ class Undamped(Euler):
 class Alone(Euler):
     """Returns a state alone."""
 
-    def step(self, oracle, state, h, t, memory):
+    def step(self, oracle, state, h, t, memory):  # pyright: ignore[reportIncompatibleMethodOverride]
         return state
 
 
