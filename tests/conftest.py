@@ -1,6 +1,11 @@
 """Shared by all tests."""
 
 import os
+import signal
+
+# Of a run in the background, whose commands would ignore interrupts as it does.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before torch is imported: the models are tiny, and workers that each start a team of threads
 # spend their time waiting for one another. Commands that tests start inherit it.
