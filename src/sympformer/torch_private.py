@@ -151,3 +151,12 @@ def _patch(config: str, **settings: Any) -> AbstractContextManager | None:
     if not all(hasattr(module, name) for name in settings):
         return None
     return module.patch(**settings)
+
+
+def compiled_library(source: str) -> Any:
+    """C++ without torch's headers, compiled as torch compiles its own, kept on disk.
+
+    Raises:
+        Exception: of any kind, where that fails.
+    """
+    return importlib.import_module("torch._inductor.codecache").CppCodeCache.load(source)

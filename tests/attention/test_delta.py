@@ -12,9 +12,12 @@ from sympformer.attention.prefix_sums import accumulate
 from sympformer.errors import InputError
 
 LENGTHS = [1, 2, 15, 16, 17, 70]
-FORMS = [delta.masked, delta.recurrent, delta.chunked]
-SUMS = [prefix_sums.masked, prefix_sums.recurrent, prefix_sums.chunked]
-CHANNELS = [0, 1, 4]
+FORMS = [delta.masked, delta.recurrent, delta.chunked, delta.scanned]
+SUMS = [prefix_sums.masked, prefix_sums.recurrent, prefix_sums.chunked, prefix_sums.scanned]
+FAST, FAST_SUMS = FORMS[2:], SUMS[2:]
+D, E = 8, 16
+"""Widths of keys and values: those of the form that is in C++."""
+CHANNELS = [0, 1, D]
 """Numbers of a decay a token: none, one a head, one a key channel."""
 
 
@@ -26,7 +29,7 @@ def unit(k):
     return k / k.norm(dim=-1, keepdim=True)
 
 
-def problem(n, channels=1, *, carried=True, heads=(2, 3), d=4, e=5):
+def problem(n, channels=1, *, carried=True, heads=(2, 3), d=D, e=E):
     """The arguments by name: unit keys, strengths of up to 2, decays of up to -3."""
     made = {
         "q": random(*heads, n, d, seed=1),
@@ -97,8 +100,8 @@ def test_every_form_is_the_recurrence(n, channels, carried):
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_work_in_small_pieces(channels, monkeypatch):
     """Groups of few chunks, and a last one that is not full; keys wider than values too."""
-    monkeypatch.setattr(chunked, "WORKSPACE", 6 * 4 * 32)
-    for shape in ({}, {"d": 4, "e": 2}, {"heads": ()}, {"heads": (3,)}):
+    monkeypatch.setattr(chunked, "WORKSPACE", 6 * D * 32)
+    for shape in ({}, {"e": 2}, {"heads": ()}, {"heads": (3,)}):
         given = problem(77, channels, **shape)
         assert_same(results(delta.chunked, given), results(recurrence, given))
 
@@ -111,13 +114,14 @@ def test_every_size_of_chunk(width):
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
-def test_a_part_of_the_results(channels):
+@pytest.mark.parametrize("fast", FAST)
+def test_a_part_of_the_results(fast, channels):
     """Only what is read, only what is written, nothing read; as where the rest is not used."""
     given = {n: t.requires_grad_() for n, t in problem(40, channels).items()}
     for pick in (0, 1):
         got, expected = (
             form(given["q"], given["k"], given["beta"], given["y"], **rest(given))[pick]
-            for form in (delta.chunked, delta.masked)
+            for form in (fast, delta.masked)
         )
         assert got is not None
         assert expected is not None
@@ -161,14 +165,16 @@ EXTREME = [0.0, -1e-30, -1e4, -3e38, -math.inf]
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("channels", CHANNELS[1:])
 @pytest.mark.parametrize("solve", [True, False])
-def test_extreme_decays(solve, channels, dtype):
+@pytest.mark.parametrize("which", range(len(FAST)))
+def test_extreme_decays(which, solve, channels, dtype):
     """Finite, and as exact as without them: nothing forgotten spoils what comes after."""
     given = {n: t.to(dtype) for n, t in problem(70, channels).items()}
     for i, g in enumerate(EXTREME):
         given["decay"][..., i + 5 :: 11, :1] = g
         given["decay"][..., i + 6 :: 17, :] = g
     exact = {n: t.double() for n, t in given.items()}
-    form, plain = (delta.chunked, recurrence) if solve else (SUMS[2], definition_of_a_sum)
+    fast, plain = (FAST, recurrence) if solve else (FAST_SUMS, definition_of_a_sum)
+    form = fast[which]
     tolerance = 1e-11 if dtype == torch.float64 else 1e-5
     for got, want in zip(
         results(form, given, solve=solve), results(plain, exact, solve=solve), strict=True
@@ -181,10 +187,11 @@ def test_extreme_decays(solve, channels, dtype):
 
 @pytest.mark.parametrize("channels", CHANNELS[1:])
 @pytest.mark.parametrize("g", EXTREME)
-def test_the_same_extreme_decay_everywhere(g, channels):
+@pytest.mark.parametrize("form", FAST)
+def test_the_same_extreme_decay_everywhere(form, g, channels):
     given = problem(40, channels)
     given["decay"] = torch.full_like(given["decay"], g)
-    got = results(delta.chunked, given)
+    got = results(form, given)
     assert all(r.isfinite().all() for r in got)
     if g < -1:  # each token stands for itself
         torch.testing.assert_close(got[1], given["beta"] * given["y"])
@@ -196,7 +203,8 @@ def test_the_same_extreme_decay_everywhere(g, channels):
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("beta", [0.0, 1e-30, 1.0, 2.0])
 @pytest.mark.parametrize("same", [True, False])
-def test_extreme_strengths_in_float32(channels, beta, same):
+@pytest.mark.parametrize("form", FAST)
+def test_extreme_strengths_in_float32(form, channels, beta, same):
     """2 is a reflection; with one key everywhere, the hardest system there is."""
     given = problem(200, channels)
     given["beta"] = torch.full_like(given["beta"], beta)
@@ -204,7 +212,7 @@ def test_extreme_strengths_in_float32(channels, beta, same):
         given["k"] = given["k"][..., :1, :].expand_as(given["k"]).clone()
     truth = results(recurrence, given)
     rounded = {n: t.float() for n, t in given.items()}
-    for got, want in zip(results(delta.chunked, rounded), truth, strict=True):
+    for got, want in zip(results(form, rounded), truth, strict=True):
         assert (got - want).norm() <= 1e-4 * want.norm() + 1e-30
 
 
@@ -212,14 +220,15 @@ def test_extreme_strengths_in_float32(channels, beta, same):
 @pytest.mark.parametrize("n", [17, 257])
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("size", [1e-3, 1, 1e3])
-def test_as_exact_as_the_formula(size, channels, n, dtype):
+@pytest.mark.parametrize("form", FAST)
+def test_as_exact_as_the_formula(form, size, channels, n, dtype):
     """Scale-free: the error is at most twice (gradients three times) that of the recurrence."""
     given = {name: t.to(dtype) for name, t in problem(n, channels).items()}
     given["k"] = (given["k"] * size).to(dtype)
     given["beta"] = delta.write_strength(given["k"], given["beta"]).to(dtype)
     truth = results(recurrence, {name: t.double() for name, t in given.items()})
     plain = results(delta.recurrent, given)
-    for i, (t, p, f) in enumerate(zip(truth, plain, results(delta.chunked, given), strict=True)):
+    for i, (t, p, f) in enumerate(zip(truth, plain, results(form, given), strict=True)):
         assert f.dtype == p.dtype
         floor = (16 if i > 1 else 4) * torch.finfo(f.dtype).eps * t.norm()
         assert (f.double() - t).norm() <= (3 if i > 1 else 2) * (p.double() - t).norm() + floor
@@ -275,7 +284,7 @@ def test_padding_changes_nothing(form, channels):
 
 
 @pytest.mark.parametrize("channels", [0, 1])
-@pytest.mark.parametrize("name", ["masked", "recurrent", "chunked"])
+@pytest.mark.parametrize("name", ["masked", "recurrent", "chunked", "scan"])
 def test_the_state_read_from_its_other_side(name, channels):
     given = problem(40, channels)
     args, options = [given[n] for n in ("q", "k", "beta", "y")], rest(given)
@@ -289,12 +298,13 @@ def test_the_state_read_from_its_other_side(name, channels):
         torch.testing.assert_close(got[..., i, :], expected)
 
 
-def test_what_is_kept():
+@pytest.mark.parametrize("form", FAST)
+def test_what_is_kept(form):
     """The arguments and the errors."""
     kept = {}
     given = {n: t.requires_grad_() for n, t in problem(480, 1, heads=(3,), d=16, e=16).items()}
     with saved_tensors_hooks(lambda t: kept.setdefault(t.data_ptr(), t) is None or t, lambda t: t):
-        delta.chunked(given["q"], given["k"], given["beta"], given["y"], **rest(given))
+        form(given["q"], given["k"], given["beta"], given["y"], **rest(given))
     arguments = sum(t.numel() for t in given.values())
     assert sum(t.numel() for t in kept.values()) <= arguments + 1.1 * given["y"].numel()
 
@@ -306,40 +316,40 @@ def test_deltanet():
     """`S_i = (I - β k kᵀ) S_{i-1} + β k vᵀ`, read with q: Yang et al. 2024."""
     q, k, beta, v = (problem(33, 0, heads=())[n] for n in ("q", "k", "beta", "y"))
     read, _ = delta.chunked(q, k, beta, v)
-    S = torch.zeros(4, 5, dtype=torch.float64)
+    S = torch.zeros(D, E, dtype=torch.float64)
     for i in range(33):
         S = S - beta[i] * torch.outer(k[i], k[i]) @ S + beta[i] * torch.outer(k[i], v[i])
         torch.testing.assert_close(read[i], S.T @ q[i])
 
 
-@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("channels", [1, D])
 def test_gated_deltanet_and_kda(channels):
     """`S_i = (I - β k kᵀ) D_i S_{i-1} + β k vᵀ`: Yang et al. 2025, Kimi Team 2025."""
     q, k, beta, v, g = problem(33, channels, heads=(), carried=False).values()
     read, _ = delta.chunked(q, k, beta, v, decay=g)
-    S, eye = torch.zeros(4, 5, dtype=torch.float64), torch.eye(4)
+    S, eye = torch.zeros(D, E, dtype=torch.float64), torch.eye(D)
     for i in range(33):
-        forgotten = g[i].exp().expand(4).diag() @ S
+        forgotten = g[i].exp().expand(D).diag() @ S
         S = (eye - beta[i] * torch.outer(k[i], k[i])) @ forgotten + beta[i] * torch.outer(
             k[i], v[i]
         )
         torch.testing.assert_close(read[i], S.T @ q[i])
 
 
-@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("channels", [1, D])
 def test_mamba2_and_gated_linear_attention(channels):
     """`S_i = D_i S_{i-1} + k vᵀ`: Dao and Gu 2024, Yang et al. 2024; nothing is solved."""
     q, k, _, v, g = problem(33, channels, heads=(), carried=False).values()
     read = forms.weighted_sum(q, k, v, decay=g)
-    S = torch.zeros(4, 5, dtype=torch.float64)
+    S = torch.zeros(D, E, dtype=torch.float64)
     for i in range(33):
-        S = g[i].exp().expand(4).diag() @ S + torch.outer(k[i], v[i])
+        S = g[i].exp().expand(D).diag() @ S + torch.outer(k[i], v[i])
         torch.testing.assert_close(read[i], S.T @ q[i])
 
 
 def test_a_triangular_system_of_the_kernel():
     """`(tril(k kᵀ) + diag ρ) w = y`, with keys of any length."""
-    k, y, rho = random(60, 4), random(60, 3, seed=1), random(60, 1, seed=2).exp()
+    k, y, rho = random(60, D), random(60, E, seed=1), random(60, 1, seed=2).exp()
     _, w = delta.chunked(None, k, delta.write_strength(k, rho), y)
     torch.testing.assert_close((k @ k.T).tril() @ w + rho * w, y)
     torch.testing.assert_close(w, solve_dense(k, rho, y))
@@ -347,11 +357,11 @@ def test_a_triangular_system_of_the_kernel():
 
 def test_the_exact_implicit_step():
     """Longhorn, not made diagonal: `S_i` minimises `ρ |S - S_{i-1}|² + |y_i - Sᵀk_i|²`."""
-    k, y, rho = random(20, 4), random(20, 3, seed=1), random(20, 1, seed=2).exp()
+    k, y, rho = random(20, D), random(20, E, seed=1), random(20, 1, seed=2).exp()
     _, w = delta.chunked(None, k, delta.write_strength(k, rho), y)
-    S = torch.zeros(4, 3, dtype=torch.float64)
+    S = torch.zeros(D, E, dtype=torch.float64)
     for i in range(20):
-        normal = rho[i] * torch.eye(4) + torch.outer(k[i], k[i])
+        normal = rho[i] * torch.eye(D) + torch.outer(k[i], k[i])
         S = torch.linalg.solve(normal, rho[i] * S + torch.outer(k[i], y[i]))
         torch.testing.assert_close(accumulate(None, k[: i + 1], w[: i + 1]), S)
 
@@ -372,16 +382,19 @@ def test_limits_of_the_regulariser():
     torch.testing.assert_close(answers, y - 0.5 * w)  # the velocity is K w = y - ρ w
 
 
-@pytest.mark.parametrize("name", ["masked", "recurrent", "chunked"])
+@pytest.mark.parametrize("name", ["masked", "recurrent", "chunked", "scan"])
 def test_the_choice_of_a_form(name):
     """Every operation runs in the form that is asked for, and says so."""
     q, k, beta, v, g = problem(5, 1, heads=(1,), carried=False).values()
     with forms.using(name), forms.recorded() as used:
         forms.weighted_sum(q, k, v, decay=g)
         forms.delta_rule(q, k, beta, v, decay=g)
-        forms.prefix_ridge(q, k, v, ridge=torch.ones(4, dtype=torch.float64), decay=g)
+        forms.prefix_ridge(q, k, v, ridge=torch.ones(D, dtype=torch.float64), decay=g)
         forms.momentum_delta_rule(q, k, v, beta=beta, eta=beta, mu=beta, decay=g)
     assert len(used) == 4
-    assert all(line.startswith(name) for line in used)
+    # What has two states has no code in C++.
+    two = [line for line in used if "ridge" in line or "momentum" in line]
+    for line in used:
+        assert line.split()[0] == ("chunked" if name == "scan" and line in two else name)
     with pytest.raises(InputError, match="causality 'prefix'"):
         forms.weighted_sum(q, k, v, causality="joint", decay=g)

@@ -205,10 +205,16 @@ def test_a_form_ends_with_an_error():
 
 def test_the_choice_of_linear_forms(tiny):
     model, tokens = sf.build(tiny("linear-symp-r2")), torch.randint(0, 37, (1, 9))
-    for asked, runs in [("auto", "chunked"), ("masked", "masked"), ("tiled", "chunked")]:
+    choices = [("auto", "scan"), ("chunked", "chunked"), ("masked", "masked"), ("tiled", "scan")]
+    for asked, runs in choices:
         with forms.using(asked), forms.recorded() as used:
             model(tokens)
         assert {line.split()[0] for line in used} == {runs}
+    for asked in ("auto", "scan"):  # heads of 4 numbers
+        narrow = sf.build(tiny("linear-symp-r2", n_embd=8))
+        with forms.using(asked), forms.recorded() as used:
+            narrow(tokens)
+        assert {line.split()[0] for line in used} == {"chunked"}
 
 
 def test_a_compiled_layer_is_recorded_in_two_passes(tiny):

@@ -25,6 +25,10 @@ def forms_of(name):
 # A table more changes no operator.
 PRESETS = [name for name in sf.presets() if not name.endswith("-untied")]
 CASES = [(name, form) for name in PRESETS for form in forms_of(name)]
+WIDE = {"n_embd": 16}
+"""Heads of 8 numbers, which the scan in C++ asks for."""
+SCANNED = ["linear-symp-r2", "mamba2", "kda", "gated-delta-symp"]
+CASES += [(name, "scan") for name in SCANNED]
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +96,8 @@ def close(got, want):
 @pytest.mark.parametrize(("name", "form"), CASES)
 def test_twice_and_forwards(name, form):
     """Against differences: reverse mode twice, forward mode, forward over reverse mode."""
-    problem = Problem(name, targets=form in ("auto", "chunked"))
+    options = WIDE if form == "scan" else {}
+    problem = Problem(name, targets=form in ("auto", "chunked", "scan"), **options)
     with forms.using(form):
         slope, weights = problem.slope(create_graph=True)
         again = torch.autograd.grad(

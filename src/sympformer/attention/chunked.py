@@ -1,7 +1,8 @@
 """Prefix sums and the delta rule in chunks: one mechanism, and its backward pass.
 
 A text is worked on in groups of chunks, from the first to the last, and backwards from the last to
-the first; what goes on in a group is `sympformer.attention.chunks`.
+the first; what goes on in a group is `sympformer.attention.chunks`. With chunks of no tokens
+(`TOKENWISE`) it is worked on token by token, by `sympformer.attention.scan`.
 """
 
 import math
@@ -10,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sympformer.attention import scan
 from sympformer.attention.chunks import Chunks
 from sympformer.attention.precision import full_precision, new_state, wide
 from sympformer.derivatives import pull_back, recorded
 from sympformer.torch_private import transformed
 
+TOKENWISE = 0
 WORKSPACE = 2**16
 """Numbers in the keys of as many chunks as are worked on at once: the temporaries stay small."""
 
@@ -72,7 +75,7 @@ def _plain(
 ) -> tuple[Tensor | None, Tensor]:
     """`q_iᵀS_i` and the errors, in differentiable operations."""
     with full_precision(k):
-        chunks = _chunks(q, k, beta, y, g, slice(None), size)
+        chunks = _chunks(q, k, beta, y, g, slice(None), size or chunk_size(k, y))
         read, errors, _ = chunks.forward(wide(state).reshape(-1, *state.shape[-2:]))
         return None if read is None else join(read, y).to(y.dtype), join(errors, y)
 
@@ -89,6 +92,10 @@ def _chunked(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What is read, the errors, and a state a group. Opaque to the compiler: it has loops."""
     read, errors, kept = _buffers(q, k, beta, y, state, size)
+    if size == TOKENWISE:
+        given = {"q": q, "k": k, "beta": beta, "y": y, "g": g}
+        scan.forward(given, state, read, errors)
+        return read, errors, kept
     S = wide(state).reshape(-1, *state.shape[-2:])
     with full_precision(k):
         for tokens, before in zip(groups(k, size), kept, strict=True):
@@ -107,7 +114,7 @@ def _buffers(q, k, beta, y, state, size) -> tuple[Tensor, Tensor, Tensor]:
     read = y.new_empty(0) if q is None else torch.empty_like(y)
     full = torch.promote_types(y.dtype, torch.float32)
     errors = y.new_empty(0) if beta is None else torch.empty_like(y, dtype=full)
-    count, heads = len(groups(k, size)), math.prod(k.shape[:-2])
+    count, heads = len(groups(k, size)) if size else 0, math.prod(k.shape[:-2])
     return read, errors, y.new_empty(count, heads, *state.shape[-2:], dtype=full)
 
 
@@ -167,6 +174,11 @@ def _chunked_backward(
     if d_read is None and "q" in given:  # nothing that was read is used
         del given["q"]
         gradients["q"].zero_()
+    if size == TOKENWISE:
+        known = {"q": given.get("q"), "k": k, "beta": beta, "y": y, "g": g}
+        wanted = {name: gradients[name] for name in given}
+        pull = scan.backward(known, state, errors, d_read, d_errors, wanted)
+        return [*gradients.values(), pull.to(state.dtype)]
     pull = torch.zeros_like(kept[0])
     with full_precision(k):
         for tokens, before in reversed(list(zip(groups(k, size), kept, strict=True))):
@@ -186,18 +198,31 @@ def _(q, k, beta, y, g, state, errors, kept, d_read, d_errors, size):
     return [torch.empty_like(t) for t in (q, k, beta, y, g, state) if t is not None]
 
 
-def weighted_sum(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, state: Tensor | None) -> Tensor:
-    """`prefix_sums.masked` with a decay `g`."""
-    read, _ = _run(q, k, None, v, g, state)
+def weighted_sum(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor | None,
+    state: Tensor | None,
+    size: int | None = None,
+) -> Tensor:
+    """`prefix_sums.masked` with a decay `g`, in chunks of as many tokens as suit, or `size`."""
+    read, _ = _run(q, k, None, v, g, state, size)
     assert read is not None  # it was asked for
     return read
 
 
 def delta_errors(
-    q: Tensor | None, k: Tensor, beta: Tensor, y: Tensor, g: Tensor | None, state: Tensor | None
+    q: Tensor | None,
+    k: Tensor,
+    beta: Tensor,
+    y: Tensor,
+    g: Tensor | None,
+    state: Tensor | None,
+    size: int | None = None,
 ) -> tuple[Tensor | None, Tensor]:
     """`q_iᵀS_i` and the errors `e_i = y_i - (D_i S_{i-1})ᵀk_i`; arguments as in `delta.masked`."""
-    return _run(q, k, beta, y, g, state)
+    return _run(q, k, beta, y, g, state, size)
 
 
 def _run(
@@ -207,8 +232,10 @@ def _run(
     y: Tensor,
     g: Tensor | None,
     state: Tensor | None,
+    size: int | None,
 ) -> tuple[Tensor | None, Tensor]:
-    size, heads = chunk_size(k, y), k.shape[:-2]
+    heads = k.shape[:-2]
+    size = chunk_size(k, y) if size is None else size
     beta, g = (None if t is None else t.expand(*heads, *t.shape[-2:]) for t in (beta, g))
     state = new_state(k, y) if state is None else state.expand(*heads, -1, -1)
     if transformed(*(t for t in (q, k, beta, y, g, state) if t is not None)):

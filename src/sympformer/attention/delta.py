@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sympformer.attention import chunked as in_chunks
-from sympformer.attention import prefix_sums
+from sympformer.attention import prefix_sums, scan
 from sympformer.attention.precision import full_precision, new_state, wide
 
 
@@ -103,6 +103,22 @@ def chunked(
     if k.shape[-2] == 1:
         return recurrent(q, k, beta, y, decay=decay, state=state)
     read, errors = in_chunks.delta_errors(q, k, beta, y, decay, state)
+    return read, wide(beta) * errors
+
+
+def scanned(
+    q: Tensor | None,
+    k: Tensor,
+    beta: Tensor,
+    y: Tensor,
+    *,
+    decay: Tensor | None = None,
+    state: Tensor | None = None,
+) -> tuple[Tensor | None, Tensor]:
+    """As `masked`, token by token in C++ (`sympformer.attention.scan`), where that can run."""
+    if not scan.suits(k, y):
+        return chunked(q, k, beta, y, decay=decay, state=state)
+    read, errors = in_chunks.delta_errors(q, k, beta, y, decay, state, in_chunks.TOKENWISE)
     return read, wide(beta) * errors
 
 

@@ -15,6 +15,7 @@ and of linear attention
 | masked | the formula: an n×n product, a dense solve |
 | recurrent | token by token, through the state (joint systems: dense) |
 | chunked | sums and solves in chunks: time and memory linear in n |
+| scan | token by token in C++ compiled at first use; on processors, for heads of 8, 16, … numbers |
 
 Within a transform of `torch.func` and in forward mode, softmax runs by the formula, whatever form
 is asked for (`sympformer.derivatives`).
@@ -30,10 +31,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sympformer.attention import delta, fused, mesa, momentum_delta, naive, tiled
+from sympformer.attention import delta, fused, mesa, momentum_delta, naive, scan, tiled
 from sympformer.attention.naive import Causality
-from sympformer.attention.prefix_solve import solve_chunked, solve_dense
-from sympformer.attention.prefix_sums import chunked, masked, recurrent
+from sympformer.attention.prefix_solve import solve_chunked, solve_dense, solve_scanned
+from sympformer.attention.prefix_sums import chunked, masked, recurrent, scanned
 from sympformer.errors import InputError, lookup
 from sympformer.torch_private import transformed
 
@@ -70,6 +71,7 @@ LINEAR = {
     "chunked": LinearForm(
         chunked, solve_chunked, delta.chunked, mesa.chunked, momentum_delta.chunked
     ),
+    "scan": LinearForm(scanned, solve_scanned, delta.scanned, mesa.chunked, momentum_delta.chunked),
 }
 NAMES = ("auto", *SOFTMAX, "sweep", *LINEAR)
 """All forms; one that is not of a model's kind of attention changes nothing in it."""
@@ -103,6 +105,8 @@ def using(name: str) -> Iterator[None]:
     lookup(dict.fromkeys(NAMES), name, "attention form")
     if name == "triton" and not _has_triton():
         raise InputError("attention form 'triton' needs a CUDA device and `pip install triton`")
+    if name == "scan" and not scan.available():
+        raise InputError("attention form 'scan' needs a C++ compiler: install g++ or clang")
     before, _state.forced = _state.forced, name
     try:
         yield
@@ -204,7 +208,7 @@ def prefix_ridge(
     state: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """`mesa.masked`, in the form that is asked for."""
-    form = _linear(k, v, "ridge regressions").prefix_ridge
+    form = _linear(k, v, "ridge regressions", one_state=False).prefix_ridge
     return form(q, k, v, ridge=ridge, beta=beta, decay=decay, state=state)
 
 
@@ -220,7 +224,7 @@ def momentum_delta_rule(
     state: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """`momentum_delta.masked`, in the form that is asked for."""
-    form = _linear(k, y, "delta rules with momentum").momentum_delta
+    form = _linear(k, y, "delta rules with momentum", one_state=False).momentum_delta
     return form(q, k, y, beta=beta, eta=eta, mu=mu, decay=decay, state=state)
 
 
@@ -249,8 +253,10 @@ def _choose(q: Tensor, k: Tensor, v: Tensor, *, log_sum: bool) -> str:
     return name
 
 
-def _linear(q: Tensor, v: Tensor, what: str) -> LinearForm:
-    name = _state.forced if _state.forced in LINEAR else "chunked"
+def _linear(q: Tensor, v: Tensor, what: str, *, one_state: bool = True) -> LinearForm:
+    name = _state.forced if _state.forced in LINEAR else "scan"
+    if name == "scan" and not (one_state and scan.suits(q, v)):
+        name = "chunked"
     _note(name, q, v, f"in {what}")
     return LINEAR[name]
 

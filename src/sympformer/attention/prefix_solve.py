@@ -57,3 +57,20 @@ def solve_chunked(
     if causality == "joint":
         return solve_dense(k, rho, b, causality=causality, state=state)
     return delta.chunked(None, k, delta.write_strength(k, wide(rho)), wide(b), state=state)[1]
+
+
+def solve_scanned(
+    k: Tensor,
+    rho: Tensor,
+    b: Tensor,
+    *,
+    causality: Causality = "prefix",
+    state: Tensor | None = None,
+) -> Tensor:
+    """As `solve_dense`; prefix systems token by token in C++, where that can run.
+
+    Joint systems are dense.
+    """
+    if causality == "joint":
+        return solve_dense(k, rho, b, causality=causality, state=state)
+    return delta.scanned(None, k, delta.write_strength(k, wide(rho)), wide(b), state=state)[1]

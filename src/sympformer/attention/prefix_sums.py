@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sympformer.attention import chunked as in_chunks
+from sympformer.attention import scan
 from sympformer.attention.decay import between, to_end
 from sympformer.attention.naive import Causality
 from sympformer.attention.precision import full_precision, wide
@@ -89,6 +90,21 @@ def chunked(
         if causality == "joint":
             return (wide(q) @ accumulate(state, k, v)).to(v.dtype)
         return masked(wide(q), wide(k), wide(v), decay=decay, state=state).to(v.dtype)
+
+
+def scanned(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causality: Causality = "prefix",
+    decay: Tensor | None = None,
+    state: Tensor | None = None,
+) -> Tensor:
+    """As `masked`, token by token in C++ (`sympformer.attention.scan`), where that can run."""
+    if causality == "prefix" and scan.suits(k, v):
+        return in_chunks.weighted_sum(q, k, v, decay, state, in_chunks.TOKENWISE)
+    return chunked(q, k, v, causality=causality, decay=decay, state=state)
 
 
 def accumulate(state: Tensor | None, k: Tensor, v: Tensor, decay: Tensor | None = None) -> Tensor:

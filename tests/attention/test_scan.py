@@ -1,0 +1,112 @@
+"""The scan in C++: where it runs, and what is said where it cannot."""
+
+import pytest
+import torch
+
+from sympformer.attention import delta, forms, prefix_sums, scan
+from sympformer.errors import InputError
+
+from .test_delta import assert_same, problem, recurrence, results
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    """A machine where nothing can be compiled, and a fresh process on it."""
+
+    def fail(source):
+        raise RuntimeError("no compiler found\nin many words")
+
+    monkeypatch.setattr(scan._Library, "code", None)
+    monkeypatch.setattr(scan._Library, "asked", False)
+    monkeypatch.setattr(scan, "compiled_library", fail)
+
+
+def test_it_runs_here():
+    """Else the tests of the scan would be tests of chunks."""
+    assert scan.available()
+    given = problem(5)
+    assert scan.suits(given["k"], given["y"])
+
+
+@pytest.mark.parametrize(("d", "e"), [(8, 8), (16, 24), (24, 8), (40, 40), (64, 64), (96, 32)])
+@pytest.mark.parametrize("channels", [0, 1, None])
+@pytest.mark.parametrize("n", [2, 63, 64, 65, 130])
+def test_every_width(d, e, channels, n):
+    """Whole blocks of columns, parts of them, and whole and broken chunks of decays."""
+    given = problem(n, d if channels is None else channels, d=d, e=e)
+    assert_same(results(delta.scanned, given), results(recurrence, given))
+
+
+def test_heads_may_lie_within_tokens():
+    """As projections are laid out, in slices of one tensor; others are copied."""
+    given = problem(20, heads=(2, 3))
+    laid = {n: t.transpose(1, 2).contiguous().transpose(1, 2) for n, t in given.items()}
+    laid["q"] = torch.cat([laid["q"], laid["k"]], -1)[..., : given["q"].shape[-1]]
+    laid["y"] = given["y"].mT.contiguous().mT
+    assert_same(results(delta.scanned, laid), results(delta.masked, given))
+
+
+def test_mixed_dtypes():
+    given = problem(20)
+    given["q"], given["y"] = given["q"].float(), given["y"].bfloat16()
+    exact = {name: t.double() for name, t in given.items()}
+    got = [t.double() for t in results(delta.scanned, given)]
+    for a, b in zip(got, results(recurrence, exact), strict=True):
+        assert (a - b).norm() <= 0.01 * b.norm()
+
+
+def test_what_does_not_suit_is_done_in_chunks():
+    for options in ({"d": 4}, {"e": 5}, {"heads": (2, 1, 3)}):
+        given = problem(20, **options)
+        assert not scan.suits(given["k"], given["y"])
+        assert_same(results(delta.scanned, given), results(recurrence, given))
+    assert not scan.suits(torch.zeros(2, 0, 8), torch.zeros(2, 0, 8))
+    assert not scan.suits(torch.zeros(3, 8, device="meta"), torch.zeros(3, 8, device="meta"))
+
+
+def test_without_a_compiler(no_compiler):
+    """Chunks, said once in one line; asked for by name, it is refused."""
+    given = problem(20)
+    expected = results(delta.chunked, given)
+    with pytest.warns(UserWarning, match=r"no compiler found\): install g\+\+ or clang$"):
+        got = results(delta.scanned, given)
+    for a, b in zip(got, expected, strict=True):
+        assert torch.equal(a, b)
+    with forms.recorded() as used:
+        forms.weighted_sum(given["q"], given["k"], given["y"])
+    assert {line.split()[0] for line in used} == {"chunked"}
+    with pytest.raises(InputError, match="install g"), forms.using("scan"):
+        pass
+
+
+def test_threads_share_heads():
+    """Each head is one thread's: their number changes nothing, to the last bit."""
+    given = {n: t.float() for n, t in problem(100, heads=(3, 5)).items()}
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            found.append(results(delta.scanned, given))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_it_is_part_of_a_compiled_graph():
+    given = [t.float() for t in problem(20, carried=False).values()]
+    assert scan.available()
+
+    def form(q, k, beta, y, g):
+        return forms.delta_rule(q, k, beta, y, decay=g)[1] * 2 + forms.weighted_sum(q, k, y)
+
+    compiled = torch.compile(form, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*given), form(*given))
+
+
+def test_sums_of_many_tokens_stay_as_exact_as_the_recurrence():
+    q, k, y = (problem(3000, 0, heads=(1,), carried=False)[n].float() for n in ("q", "k", "y"))
+    truth = prefix_sums.chunked(q.double(), k.double(), y.double())
+    error = prefix_sums.scanned(q, k, y).double() - truth
+    assert error.norm() <= 2e-6 * truth.norm()
