@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sympformer.attention import forms
+from sympformer.attention.delta import write_strength
 from sympformer.attention.naive import Causality, visible_count
 from sympformer.attention.past import NoPast, Past, erase, subtract
 from sympformer.attention.prefix_sums import accumulate
@@ -106,34 +107,40 @@ class SteinMetric(PrefixMeans):
         super().__init__(k, scale, causality, past)
         past = self.past
         self.ridge = ridge
-        # k̇_ij = scale · rate_i · both_j: the state of `both` starts with that of k itself.
-        k, ku = self.k, erase(ku, past.padding, past.length)
-        self.both, self.rate = torch.cat([k, ku], dim=-1), torch.cat([ku, k], dim=-1)
-        self.earlier = past.recall("metric")
-        self.pi = self._momentum(u)
+        self.ku = erase(ku, past.padding, past.length)
+        earlier = past.recall("metric")
+        self.of_k, self.of_ku = (None, None) if earlier is None else earlier.chunk(2, dim=-2)
+        self.pi, self.read = self._momentum(u)
         if past.keeps:
-            past.keep("metric", accumulate(self.earlier, self.both, self.pi))
+            both = torch.cat([self.k, self.ku], dim=-1)
+            past.keep("metric", accumulate(earlier, both, self.pi))
 
     def repulsion(self) -> Tensor:
         """`(scale/n_i) Σ_j (π_i·π_j) k_j`."""
-        state = self._earlier_keys()
-        return self.mean(self.pi, self.pi, self.k, None if state is None else state.mT)
+        return self.mean(self.pi, self.pi, self.k, None if self.of_k is None else self.of_k.mT)
 
     def connection(self, g: Tensor) -> Tensor:
-        """`C_i(u) = (1/n_i) Σ_j (k_ij g_j - k̇_ij π_j) + λ g_i`; `g` is the repulsion, projected."""
+        """`C_i(u) = (1/n_i) Σ_j (k_ij g_j - k̇_ij π_j) + λ g_i`; `g` is the repulsion, projected.
+
+        With `k̇_ij = scale · (ku_i·k_j + k_i·ku_j)`, whose first part was read as `π` was found.
+        """
         inertia = self.mean(self.k, self.k, g, self.carry("inertia", g)) + self.ridge * g
-        return inertia - self.mean(self.rate, self.both, self.pi, self.earlier)
+        turned = self.mean(self.k, self.ku, self.pi, self.of_ku)
+        return inertia - turned - self.read
 
-    def _momentum(self, u: Tensor) -> Tensor:
-        """`π` of `u`: with causal sums tokens see only earlier ones, the system is triangular."""
-        pi = forms.solve(
-            self.k,
-            self.ridge / self.share,
-            u / self.share,
-            causality=self.causality,
-            state=self._earlier_keys(),
-        )
-        return pi.to(self.k.dtype)
+    def _momentum(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """`π` of `u`, and `(scale/n_i) Σ_j (ku_i·k_j) π_j`.
 
-    def _earlier_keys(self) -> Tensor | None:
-        return None if self.earlier is None else self.earlier[..., : self.k.shape[-1], :]
+        With causal sums tokens see only earlier ones: the system is triangular, and solved by the
+        delta rule.
+        """
+        k, rho, b = self.k, self.ridge / self.share, u / self.share
+        if self.causality == "prefix":
+            beta = write_strength(k, rho)
+            read, pi = forms.delta_rule(self.ku, k, beta, b, state=self.of_k)
+            assert read is not None  # it was asked for
+            pi = pi.to(k.dtype)
+        else:
+            pi = forms.solve(k, rho, b, causality="joint").to(k.dtype)
+            read = forms.weighted_sum(self.ku, k, pi, causality="joint")
+        return pi, (self.share * read).to(k.dtype)

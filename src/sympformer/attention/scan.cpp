@@ -58,8 +58,9 @@ T sum(const V& x) {
     return low[0] + low[1];
 }
 
-// One head of one element of the batch; N vectors from number `first` of a row on.
-template <class T, int N>
+// One head of one element of the batch; N vectors from number `first` of a row on. D is the width of
+// keys and values where it is known beforehand, else 0.
+template <class T, int N, int D = 0>
 struct Head {
     using V = typename Vector<T>::type;
     struct Row {
@@ -67,7 +68,7 @@ struct Head {
     };
     const Scan& s;
     const int64_t b, h, first;
-    const int64_t d = s.width, e = s.value_width;
+    const int64_t d = D ? D : s.width, e = D ? D : s.value_width;
     const bool solves = s.beta.data, reads = s.q.data, decays = s.factors;
 
     T* at(const Rows& rows, int64_t i) const {
@@ -212,7 +213,8 @@ struct Head {
 // `work` on each block of rows of `width` numbers, in the head that is made for its size.
 template <class T, class Work>
 void in_blocks(const Scan& s, int64_t b, int64_t h, int64_t width, Work work) {
-    constexpr int count = BYTES / sizeof(T);
+    constexpr int count = BYTES / sizeof(T), narrow = 8;
+    if (s.width == narrow && s.value_width == narrow) return work(Head<T, narrow / count, narrow>{s, b, h, 0});
     for (int64_t first = 0; first < width; first += BLOCK * count) {
         switch (std::min<int64_t>((width - first) / count, BLOCK)) {
             case 1: work(Head<T, 1>{s, b, h, first}); break;
