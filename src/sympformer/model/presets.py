@@ -199,13 +199,21 @@ _DELTA_SYMP = {
     ),
 }
 
+_LINEAR = {
+    f"linear-{name}": Preset(
+        f"linear attention: {preset.summary}", {"attention": "linear", **preset.fields}
+    )
+    for name, preset in {**_GPT, **_YURII, **_SYMP}.items()
+}
+
+_PLAIN = ("gpt", "gpt-untied", "yurii", "symp-h0", "symp-h1", "symp-r2")
 _EXTRAS = {
     f"{name}-extras": Preset(
         f"{preset.summary}; with the extras of DeltaNet: convolution, unit keys, norm",
         {**preset.fields, **_RIVAL_EXTRAS},
     )
-    for name, preset in {**_GPT, **_YURII, **_SYMP}.items()
-    if name in ("gpt", "gpt-untied", "yurii", "symp-h0", "symp-h1", "symp-r2")
+    for name, preset in {**_GPT, **_YURII, **_SYMP, **_LINEAR}.items()
+    if name.removeprefix("linear-") in _PLAIN
 }
 
 PRESETS: dict[str, Preset] = {
@@ -214,12 +222,7 @@ PRESETS: dict[str, Preset] = {
     **_YURII,
     **_RIVALS,
     **_SYMP,
-    **{
-        f"linear-{name}": Preset(
-            f"linear attention: {preset.summary}", {"attention": "linear", **preset.fields}
-        )
-        for name, preset in {**_GPT, **_YURII, **_SYMP}.items()
-    },
+    **_LINEAR,
     **_EXTRAS,
     **_FAST_WEIGHTS,
     **_DELTA_SYMP,
