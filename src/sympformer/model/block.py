@@ -164,12 +164,12 @@ class Block(nn.Module):
             s = self.attention(s, past, tempo)
         else:
             s = self.attention(s, past)
-        if self.looks_along_attention:
-            h = 1
-            if isinstance(self.attention, MomentumAttention):
-                h = self.attention.h_x() if tempo is None else tempo.h_x
-            s = s._replace(v=(s.x - before) / h)
-        return s if self.mlp is None else self.mlp(s)
+        if self.mlp is None or not self.looks_along_attention:
+            return s if self.mlp is None else self.mlp(s)
+        h = None
+        if isinstance(self.attention, MomentumAttention):
+            h = self.attention.h_x() if tempo is None else tempo.h_x
+        return self.mlp(s, moved=s.x - before, h=h)
 
 
 def _layer(

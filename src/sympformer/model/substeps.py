@@ -202,16 +202,21 @@ def _scalars(values: dict[str, float]) -> nn.ModuleDict:
 
 
 class ResidualMLP(nn.Module):
-    """`x' = x + MLP(LN(x + μ v))`, looking along the velocity `v` that attention induced."""
+    """`x' = x + MLP(LN(x + μ v))`, looking along the velocity `v` that attention induced.
+
+    That is how far it moved the tokens, over its step.
+    """
 
     def __init__(self, d: int, mlp: MLP, *, lookahead: bool = False):
         super().__init__()
         self.norm, self.oracle = LayerNorm(d), mlp
         self.mu = LearnedScalar(0.05, "unit") if lookahead else None
 
-    def forward(self, s: Stream) -> Stream:
-        """Step the stream."""
-        x = s.x if self.mu is None else advance(s.x, self.mu(), s.v)
+    def forward(self, s: Stream, moved: Tensor | None = None, h: Tensor | None = None) -> Stream:
+        """Step the stream, which attention `moved` in a step `h` (None is 1)."""
+        x = s.x
+        if self.mu is not None and moved is not None:
+            x = advance(x, self.mu() if h is None else self.mu() / h, moved)
         return s._replace(x=s.x + self.oracle(self.norm(x)))
 
 
