@@ -5,14 +5,14 @@ import torch
 
 from sympformer.attention import delta, mesa, past
 
-FORMS = [mesa.masked, mesa.recurrent, mesa.chunked]
+FORMS = [mesa.masked, mesa.recurrent, mesa.chunked, mesa.scanned]
 
 
 def random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def problem(n, *, decays=True, carried=True, heads=(2, 3), d=4, e=5):
+def problem(n, *, decays=True, carried=True, heads=(2, 3), d=8, e=16):
     made = {
         "q": random(*heads, n, d, seed=1),
         "k": random(*heads, n, d, seed=2),
@@ -112,15 +112,16 @@ def test_later_tokens_and_padding_change_nothing(form):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("d", [4, 64])
-def test_half_precision_solves_in_float32(dtype, d):
+@pytest.mark.parametrize("d", [8, 64])
+@pytest.mark.parametrize("form", FORMS[2:])
+def test_half_precision_solves_in_float32(form, dtype, d):
     """Unit keys and a ridge of 0.25 or more, as in models: the steps suffice."""
     given = problem(200, heads=(2,), d=d, carried=False)
     given["k"] = given["k"] / given["k"].norm(dim=-1, keepdim=True)
     given["ridge"] = given["ridge"].clamp(min=0.25)
     given = {n: t.to(dtype) for n, t in given.items()}
     truth = results(mesa.masked, {n: t.double() for n, t in given.items()})
-    for got, want in zip(results(mesa.chunked, given), truth, strict=True):
+    for got, want in zip(results(form, given), truth, strict=True):
         floor = 0 if dtype == torch.float32 else torch.finfo(dtype).eps * want.norm()
         assert got.dtype == dtype
         assert (got - want).norm() <= 200 * torch.finfo(torch.float32).eps * want.norm() + floor

@@ -71,7 +71,7 @@ LINEAR = {
     "chunked": LinearForm(
         chunked, solve_chunked, delta.chunked, mesa.chunked, momentum_delta.chunked
     ),
-    "scan": LinearForm(scanned, solve_scanned, delta.scanned, mesa.chunked, momentum_delta.chunked),
+    "scan": LinearForm(scanned, solve_scanned, delta.scanned, mesa.scanned, momentum_delta.chunked),
 }
 NAMES = ("auto", *SOFTMAX, "sweep", *LINEAR)
 """All forms; one that is not of a model's kind of attention changes nothing in it."""
@@ -208,7 +208,7 @@ def prefix_ridge(
     state: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """`mesa.masked`, in the form that is asked for."""
-    form = _linear(k, v, "ridge regressions", one_state=False).prefix_ridge
+    form = _linear(k, v, "ridge regressions").prefix_ridge
     return form(q, k, v, ridge=ridge, beta=beta, decay=decay, state=state)
 
 
@@ -224,7 +224,7 @@ def momentum_delta_rule(
     state: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """`momentum_delta.masked`, in the form that is asked for."""
-    form = _linear(k, y, "delta rules with momentum", one_state=False).momentum_delta
+    form = _linear(k, y, "delta rules with momentum", scans=False).momentum_delta
     return form(q, k, y, beta=beta, eta=eta, mu=mu, decay=decay, state=state)
 
 
@@ -253,9 +253,9 @@ def _choose(q: Tensor, k: Tensor, v: Tensor, *, log_sum: bool) -> str:
     return name
 
 
-def _linear(q: Tensor, v: Tensor, what: str, *, one_state: bool = True) -> LinearForm:
+def _linear(q: Tensor, v: Tensor, what: str, *, scans: bool = True) -> LinearForm:
     name = _state.forced if _state.forced in LINEAR else "scan"
-    if name == "scan" and not (one_state and scan.suits(q, v)):
+    if name == "scan" and not (scans and scan.suits(q, v)):
         name = "chunked"
     _note(name, q, v, f"in {what}")
     return LINEAR[name]

@@ -9,6 +9,8 @@ approximation (docs/linear.md).
 All forms share one signature and solve in float32 or better. For padding, `k` is to be 0.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,8 @@ ITERATIONS = 30
 them what is left is rounding."""
 
 State = tuple[Tensor, Tensor]
+Sums = Callable[..., Tensor]
+"""`prefix_sums.chunked`, or another form of it."""
 
 
 def masked(
@@ -96,6 +100,36 @@ def chunked(
     the arguments and the solution. Compiled code cannot do that, and has dense systems: d² numbers
     a token.
     """
+    options = {"ridge": ridge, "beta": beta, "decay": decay, "state": state}
+    return _by_gradients(prefix_sums.chunked, q, k, v, **options)
+
+
+def scanned(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    ridge: Tensor,
+    beta: Tensor | None = None,
+    decay: Tensor | None = None,
+    state: State | None = None,
+) -> Tensor:
+    """As `chunked`, with sums token by token in C++, where that can run."""
+    options = {"ridge": ridge, "beta": beta, "decay": decay, "state": state}
+    return _by_gradients(prefix_sums.scanned, q, k, v, **options)
+
+
+def _by_gradients(
+    sums: Sums,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    ridge: Tensor,
+    beta: Tensor | None,
+    decay: Tensor | None,
+    state: State | None,
+) -> Tensor:
     if k.shape[-2] == 1:
         return recurrent(q, k, v, ridge=ridge, beta=beta, decay=decay, state=state)
     weighted, g = _weighted(k, beta), None if decay is None else wide(decay)
@@ -105,9 +139,9 @@ def chunked(
         if torch.compiler.is_compiling() or transformed(*(t for t in given if t is not None)):
             x = _solve_dense(*given)
         else:
-            x = _Solve.apply(*given)
+            x = _Solve.apply(sums, *given)
         G = None if state is None else state[1]
-        return prefix_sums.chunked(x, weighted, wide(v), decay=g, state=G).to(v.dtype)
+        return sums(x, weighted, wide(v), decay=g, state=G).to(v.dtype)
 
 
 def accumulate(
@@ -145,19 +179,25 @@ def _solve_dense(
 
 
 def _apply(
-    x: Tensor, weighted: Tensor, k: Tensor, ridge: Tensor, g: Tensor | None, earlier: Tensor
+    sums: Sums,
+    x: Tensor,
+    weighted: Tensor,
+    k: Tensor,
+    ridge: Tensor,
+    g: Tensor | None,
+    earlier: Tensor,
 ) -> Tensor:
     """`(H_i + Λ) x_i`."""
-    return prefix_sums.chunked(x, weighted, k, decay=g, state=earlier.mT) + ridge * x
+    return sums(x, weighted, k, decay=g, state=earlier.mT) + ridge * x
 
 
-def _conjugate_gradients(right: Tensor, *matrix: Tensor | None) -> Tensor:
-    """`(H_i + Λ)⁻¹` of the right-hand sides; the arguments of `_apply` after the first."""
+def _conjugate_gradients(sums: Sums, right: Tensor, *matrix: Tensor | None) -> Tensor:
+    """`(H_i + Λ)⁻¹` of the right-hand sides; the arguments of `_apply` after the second."""
     x, rest = torch.zeros_like(right), right
     direction, size = rest, rest.square().sum(-1, keepdim=True)
     smallest = torch.finfo(right.dtype).tiny
     for _ in range(ITERATIONS):
-        image = _apply(direction, *matrix)  # pyright: ignore[reportArgumentType]
+        image = _apply(sums, direction, *matrix)  # pyright: ignore[reportArgumentType]
         step = size / (direction * image).sum(-1, keepdim=True).clamp(min=smallest)
         x = x + step * direction
         rest = rest - step * image
@@ -170,14 +210,13 @@ class _Solve(torch.autograd.Function):
     """`(H_i + Λ)⁻¹ q_i`; backwards, the same systems, and the gradient of `-z_i·H_i x_i`."""
 
     @staticmethod
-    def forward(*given: Tensor | None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        right, *matrix = given
-        assert right is not None  # the queries
-        return _conjugate_gradients(right, *matrix)
+    def forward(sums: Sums, right: Tensor, *matrix: Tensor | None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _conjugate_gradients(sums, right, *matrix)
 
     @staticmethod
     def setup_context(ctx, inputs, output):  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.save_for_backward(*inputs, output)
+        ctx.sums = inputs[0]
+        ctx.save_for_backward(*inputs[1:], output)
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -191,7 +230,7 @@ class _Solve(torch.autograd.Function):
         if recorded(grad):
             found = iter(pull_back(lambda *t: _solve_dense(*named(*t)), there, [grad]))
         else:
-            z = _conjugate_gradients(grad, *given[1:])
-            found = pull_back(lambda *t: _apply(x, *named(*t)[1:]), there, [-z])
+            z = _conjugate_gradients(ctx.sums, grad, *given[1:])
+            found = pull_back(lambda *t: _apply(ctx.sums, x, *named(*t)[1:]), there, [-z])
             found = iter([z, *found[1:]])
-        return tuple(None if t is None else next(found) for t in given)
+        return None, *(None if t is None else next(found) for t in given)
