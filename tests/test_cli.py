@@ -51,6 +51,38 @@ def test_presets(capsys):
     assert "gpt-untied" in json.loads(capsys.readouterr().out)
 
 
+def test_eval_elsewhere(tmp_path, capsys):
+    runs = [tmp_path / name for name in ("gpt", "symp-r2")]
+    for out in runs:
+        assert run("train", out.name, "--out", out, *FAST) == 0
+    text = tmp_path / "text.txt"
+    text.write_text("once upon a time\n<|endoftext|>\nshe was happy\n<|endoftext|>\nthe end\n")
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"sentence_good": "she was happy", "sentence_bad": "she was was"}')
+    passages = tmp_path / "passages.txt"
+    passages.write_text("once upon a time\nshe was happy\n")
+    capsys.readouterr()
+    given = ["--text", text, "--against", runs[1], "--documents", 2, "--stride", 3]
+    assert run("eval", runs[0], *given, "--pairs", pairs, "--last-word", passages) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["text"]["documents"] == found["against"]["difference"]["documents"] == 2
+    bits = [part["bits_per_byte"]["value"] for part in (found["text"], found["against"]["text"])]
+    difference = found["against"]["difference"]["bits_per_byte"]["value"]
+    assert difference == pytest.approx(bits[0] - bits[1])
+    assert found["pairs"]["accuracy"]["pairs"] == 1
+    assert found["last_word"]["passages"] == 2
+    for options, message in [
+        (["--against", runs[1]], "--against is about a --text"),
+        (["--stride", 3], "--stride is about a --text"),
+        (["--separator", "x"], "--separator is about a --text"),
+        (["--pairs", pairs, "--blocks", 3], "leave one of the two out"),
+        (["--text", text, "--documents", 0], "--documents must be at least 1"),
+        (["--text", tmp_path / "absent.txt"], "absent.txt"),
+    ]:
+        assert run("eval", runs[0], *options) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_train_eval_generate_resume_audit(tmp_path, capsys):
     out = tmp_path / "run"
     assert run("train", "symp-r2", "--out", out, *FAST) == 0
@@ -60,6 +92,9 @@ def test_train_eval_generate_resume_audit(tmp_path, capsys):
     assert run("eval", out) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["loss"] > found["floor"] > 0
+    classes = found["classes"].values()
+    mean = sum(row["tokens"] * row["loss"] for row in classes) / found["tokens"]
+    assert mean == pytest.approx(found["loss"], rel=1e-5)
     assert run("eval", out / "model.safetensors") == 0
     assert json.loads(capsys.readouterr().out) == found
     assert run("generate", out / "model.safetensors", "--max-new-tokens", "2") == 0

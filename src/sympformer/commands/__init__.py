@@ -2,10 +2,11 @@
 
 from sympformer.commands.bench import Bench
 from sympformer.commands.data import Data
+from sympformer.commands.evaluate import Eval
 from sympformer.commands.lab import Lab
 from sympformer.commands.models import Audit, Presets
 from sympformer.commands.study import Compare, Report
-from sympformer.commands.train import Eval, Generate, Train
+from sympformer.commands.train import Generate, Train
 
 COMMANDS = {
     "presets": Presets,

@@ -1,6 +1,5 @@
-"""Commands about one run: train a model, measure its loss, let it write."""
+"""Commands about one run: train a model, let it write."""
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -23,25 +22,20 @@ from sympformer.commands.options import (
     overrides,
     with_options,
 )
-from sympformer.data import Corpus, valid_blocks
 from sympformer.errors import InputError
 from sympformer.model import ModelConfig
 from sympformer.model.text import continue_texts, stream_text
 from sympformer.shown import visible
 from sympformer.signals import noticed
-from sympformer.tasks import Setting
 from sympformer.train import (
     DataConfig,
     Progress,
     RunConfig,
     TrainConfig,
-    evaluate,
     train,
 )
-from sympformer.train.examples import run_tests
 from sympformer.train.folder import CONFIG, RunFolder
 from sympformer.train.runs import run_of
-from sympformer.train.sizes import require_loops
 
 
 @dataclass(frozen=True)
@@ -126,62 +120,6 @@ class Train:
         size = {"vocab_size": vocab_size, **default_sizes(data), **self.size.fields()}
         model = ModelConfig.preset(self.preset, **{**self.model, **size, **overrides(self.set)})
         return RunConfig(self.preset, model, data, self.train)
-
-
-@dataclass(frozen=True)
-class Eval:
-    """Measure a trained model: its loss on validation text, or its answers to a task's tests."""
-
-    run_folder: Positional[Path]
-    """Run folder, or a .safetensors in it."""
-    blocks: int | None = None
-    """Validation blocks, all if not given; of a task sequences at each length, as many as in
-    training if not given."""
-    task_length: tuple[str, ...] = ()
-    """Of a task: other lengths than its tests, LENGTH or LENGTHxLOAD, e.g. 512x128. A model without
-    positions takes any."""
-    loops: int | None = None
-    """Apply the model's blocks this many times over, instead of as often as in training."""
-
-    def run(self) -> int:
-        """Evaluate."""
-        if self.blocks is not None and self.blocks < 1:
-            raise InputError(f"--blocks must be at least 1, not {self.blocks}")
-        run = run_of(self.run_folder)
-        model = run.model()
-        if self.loops is not None:
-            require_loops(model.config, self.loops)
-            model = model.with_loops(self.loops)
-        config = run.config()
-        corpus = prepare(config.data)
-        if self.task_length and isinstance(corpus, Corpus):
-            raise InputError("--task-length is for runs on a task, and this one is on text")
-        run.require(corpus.digest)
-        t = config.train
-        if isinstance(corpus, Corpus):
-            blocks = valid_blocks(corpus.valid, config.model.block_size, t.batch_size, self.blocks)
-            found = evaluate(model, blocks, corpus.floor)
-            shown = {"loss": found.loss, "floor": found.floor, "tokens": found.tokens}
-        else:
-            settings = tuple(map(_setting, self.task_length)) or corpus.testing
-            longest = max(setting.length for setting in settings)
-            if longest > config.model.block_size:
-                model = model.with_block_size(longest)
-            sequences = self.blocks or t.eval_blocks
-            shown = {
-                "task": str(corpus),
-                "tests": run_tests(model, corpus, sequences, t.batch_size, settings),
-            }
-        print(json.dumps(shown, indent=2))
-        return 0
-
-
-def _setting(text: str) -> Setting:
-    """What LENGTH or LENGTHxLOAD says."""
-    length, times, load = text.partition("x")
-    if not (length.isdecimal() and (load.isdecimal() if times else True)):
-        raise InputError(f"--task-length takes LENGTH or LENGTHxLOAD, not {text!r}")
-    return Setting(int(length), int(load or 0))
 
 
 @dataclass(frozen=True)
