@@ -3,6 +3,7 @@
 from sympformer.commands.bench import Bench
 from sympformer.commands.data import Data
 from sympformer.commands.evaluate import Eval
+from sympformer.commands.export import Export
 from sympformer.commands.lab import Lab
 from sympformer.commands.models import Audit, Presets
 from sympformer.commands.study import Compare, Report
@@ -15,6 +16,7 @@ COMMANDS = {
     "eval": Eval,
     "generate": Generate,
     "audit": Audit,
+    "export": Export,
     "report": Report,
     "lab": Lab,
     "data": Data,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sympformer.attention.past import NoPast
 from sympformer.errors import InputError
@@ -94,6 +95,8 @@ class LanguageModel(Decoder):
         own = config.loop_scalars == "own"
         self.blocks = nn.ModuleList(loop(blocks, config.n_layer) if own else blocks)
         self.norm = LayerNorm(d)
+        self.recomputes = False
+        """Whether training keeps each layer's input alone, and makes the layer again backwards."""
         self._owner = object()
 
     def reset_parameters(self) -> None:
@@ -166,9 +169,14 @@ class LanguageModel(Decoder):
     def _hidden(self, tokens: Tensor, past: Recorder | NoPast) -> Tensor:
         """The normalised position of every token behind the last layer, `(B, T, d)`."""
         stream = self.inputs(tokens, past.part("inputs"))
+        again = self.recomputes and torch.is_grad_enabled() and isinstance(past, NoPast)
         for layer, tempo in enumerate(self._tempos(stream.t)):
             block = self.blocks[layer % len(self.blocks)]
-            stream = block(stream, past=past.part(f"blocks.{layer}"), tempo=tempo)
+            known = {"past": past.part(f"blocks.{layer}"), "tempo": tempo}
+            if again:
+                stream = checkpoint(block, stream, use_reentrant=False, **known)
+            else:
+                stream = block(stream, **known)
         return self.norm(stream.x)
 
     def _of_ensembles(self, tokens: Tensor, past: Recorder | NoPast) -> Tensor:

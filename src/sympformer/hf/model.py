@@ -1,0 +1,275 @@
+"""A language model of ours as a `PreTrainedModel`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.utils.generic import ModelOutput
+
+from sympformer.errors import InputError
+from sympformer.hf.cache import SympFormerCache
+from sympformer.hf.config import SympFormerConfig
+from sympformer.model import CustomModel, LanguageModel, build
+from sympformer.model.block import Block
+from sympformer.model.layers import Stream
+from sympformer.model.loss import IGNORED
+
+
+@dataclass
+class SympFormerOutput(ModelOutput):
+    """What a pass gives; `logits` `(B, T, V)` are left out where a loss is trained."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    cache: SympFormerCache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    """Positions before each layer and behind the last, `(B, T, d)`; the final norm is not in."""
+    momenta: tuple[Tensor, ...] | None = None
+    """Momenta at the same places; zero in models without."""
+
+    @property
+    def past_key_values(self) -> SympFormerCache | None:
+        """The cache by its older name."""
+        return self.cache
+
+
+class SympFormerForCausalLM(PreTrainedModel, GenerationMixin):
+    """Any composition of ours behind `transformers`' interface; `model` is the `LanguageModel`."""
+
+    config_class = SympFormerConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Block"]  # noqa: RUF012 - as the library declares it
+    _supports_attention_backend = False
+
+    def __init__(self, config: SympFormerConfig):
+        super().__init__(config)
+        made = config.model_config()
+        if made.model:
+            raise InputError("a whole model of the user's own has no place in this class")
+        model = build(made)
+        assert isinstance(model, LanguageModel)
+        self.model = model
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @classmethod
+    def of(cls, model: LanguageModel | CustomModel) -> "SympFormerForCausalLM":
+        """The same model, its weights shared.
+
+        Raises:
+            InputError: it is a whole model of the user's own.
+        """
+        if not isinstance(model, LanguageModel):
+            raise InputError("only models of this package can be handed on, not registered ones")
+        with torch.device("meta"):
+            made = cls(SympFormerConfig(composition=model.config.to_dict()))
+        made.model = model
+        return made
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        return False  # the model makes its own
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Our parts draw themselves, all of them at once."""
+        if isinstance(module, LanguageModel):
+            module.reset_parameters()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The table of tokens, which the head shares."""
+        return self.model.inputs.usual.tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Refuse: other tables of the model are of the same tokens.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "the table of tokens cannot be replaced or resized, as other tables and the head go "
+            "with it: train with a larger vocab_size"
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cache: SympFormerCache | None = None,
+        past_key_values: SympFormerCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
+        return_dict: bool | None = None,
+        **other: Any,
+    ) -> SympFormerOutput | tuple:
+        """Predict the next token at every position.
+
+        Args:
+            input_ids: `(B, T)`.
+            attention_mask: `(B, T)`, with a cache `(B, past + T)` too: 0 for padding on the left,
+                which changes nothing for the tokens behind it, or on the right, which nothing sees.
+            cache: what an earlier pass returned; it is changed.
+            past_key_values: the same by its older name.
+            inputs_embeds: refused: several tables are of one token.
+            position_ids: must be what the mask says, counted behind the padding.
+            labels: `(B, T)`, shifted in here; -100 does not count.
+            use_cache: whether to return a cache; outside of training the config's `use_cache`.
+            output_hidden_states: whether to return positions and momenta of every layer.
+            logits_to_keep: of the last so many positions only; 0 is all. Or their indices.
+            num_items_in_batch: of the whole batch of an accumulated update, for the mean.
+            return_dict: False for a tuple.
+            other: refused, but for what the library hands to every model.
+
+        Raises:
+            InputError: what is refused, padding between tokens, or what `LanguageModel` refuses.
+        """
+        ids = self._checked(input_ids, inputs_embeds, other)
+        given = cache if cache is not None else past_key_values
+        if given is not None and not isinstance(given, SympFormerCache):
+            raise InputError(
+                f"this model has a cache of its own kind, not a {type(given).__name__}: leave it "
+                "out, and take the one that a pass returns"
+            )
+        training = self.training and torch.is_grad_enabled()
+        keeps = (getattr(self.config, "use_cache", True) if use_cache is None else use_cache) and (
+            given is not None or not training
+        )
+        past = None if given is None else given.state
+        mask = None if attention_mask is None else _left_only(attention_mask)
+        _require_positions(position_ids, mask, ids, 0 if past is None else past.length)
+        targets = None
+        if labels is not None:
+            if attention_mask is not None:
+                real = attention_mask[:, -ids.shape[1] :].bool()
+                labels = labels.masked_fill(~real, IGNORED)
+            end = torch.full_like(labels[:, :1], IGNORED)
+            targets = torch.cat([labels[:, 1:], end], dim=1).to(torch.int64)
+        self.model.recomputes = self.gradient_checkpointing
+        with _Layers(self.model, bool(output_hidden_states)) as layers:
+            out = self.model(ids, targets, past, attention_mask=mask, use_cache=keeps)
+        loss = out.loss
+        if loss is not None and num_items_in_batch is not None:
+            assert targets is not None
+            loss = loss * (targets != IGNORED).sum() / num_items_in_batch
+        if keeps:
+            given = SympFormerCache() if given is None else given
+            assert out.cache is not None
+            given.state = out.cache
+        found = SympFormerOutput(
+            loss=loss,
+            logits=None if training and loss is not None else _logits(out, logits_to_keep),
+            cache=given if keeps else None,
+            hidden_states=layers.positions,
+            momenta=layers.momenta,
+        )
+        whole = self.config.return_dict if return_dict is None else return_dict
+        return found if whole else found.to_tuple()
+
+    def _checked(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, other: dict[str, Any]
+    ) -> Tensor:
+        if inputs_embeds is not None:
+            raise InputError(
+                "inputs_embeds has no place here: a token has up to three tables (its vector, its "
+                "momentum, what is injected); give input_ids"
+            )
+        if input_ids is None:
+            raise InputError("a pass needs input_ids")
+        refused = [name for name, value in other.items() if value and name not in _KNOWN]
+        if refused:
+            raise InputError(f"{refused[0]} has no effect in this model: leave it out")
+        return input_ids
+
+
+_KNOWN = {"output_attentions_implementation", "is_first_iteration", "tokenizer"}
+"""What the library hands to every model, whatever it takes."""
+
+
+class _Layers:
+    """Inside, collects what goes into every layer and comes out of the last."""
+
+    def __init__(self, model: LanguageModel, wanted: bool):
+        self.model, self.wanted = model, wanted
+        self.streams: list[Stream] = []
+        self.hooks: list[Any] = []
+
+    def __enter__(self) -> "_Layers":
+        if self.wanted:
+            for block in self.model.blocks:
+                assert isinstance(block, Block)
+                self.hooks.append(block.register_forward_hook(self._seen))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    def _seen(self, block: nn.Module, arguments: tuple, out: Stream) -> None:
+        if not self.streams:
+            self.streams.append(arguments[0])
+        self.streams.append(out)
+
+    @property
+    def positions(self) -> tuple[Tensor, ...] | None:
+        return tuple(s.x for s in self.streams) if self.wanted else None
+
+    @property
+    def momenta(self) -> tuple[Tensor, ...] | None:
+        return tuple(s.p for s in self.streams) if self.wanted else None
+
+
+def _logits(out: Any, keep: int | Tensor) -> Tensor:
+    if isinstance(keep, int):
+        if not keep:
+            return out.logits
+        places = torch.arange(max(0, out.hidden.shape[1] - keep), out.hidden.shape[1])
+    else:
+        places = keep.cpu()
+    rows = torch.arange(len(out.hidden))[:, None].expand(-1, len(places))
+    chosen = rows.flatten(), places.expand_as(rows).flatten()
+    return out.logits_at(chosen).unflatten(0, rows.shape)
+
+
+def _left_only(mask: Tensor) -> Tensor:
+    """The mask of the padding on the left alone; what is on the right, no token sees.
+
+    Raises:
+        InputError: it is not `(B, T)`, or there is padding between tokens.
+    """
+    if mask.ndim != 2:
+        raise InputError(
+            f"the attention mask must be (batch, time), not {tuple(mask.shape)}: masks of pairs of "
+            "tokens have no place in a model whose order is in its states"
+        )
+    real = mask.bool()
+    begun = real.cumsum(1) > 0
+    ended = real.flip(1).cumsum(1).flip(1) == 0
+    if (begun & ~ended & ~real).any():
+        raise InputError("the attention mask has padding between tokens: it may be at the ends")
+    return begun
+
+
+def _require_positions(given: Tensor | None, mask: Tensor | None, ids: Tensor, start: int) -> None:
+    """Refuse positions that are not those of the tokens."""
+    if given is None:
+        return
+    n = ids.shape[1]
+    expected = torch.arange(start, start + n, device=ids.device).expand(ids.shape)
+    real = torch.ones_like(ids, dtype=torch.bool)
+    if mask is not None:
+        if mask.shape[1] == start + n:
+            expected = expected - (~mask).sum(1, keepdim=True)
+        real = mask[:, -n:]
+    if not torch.equal(given.expand(ids.shape)[real], expected[real]):
+        raise InputError(
+            "position_ids must count the tokens of a row from 0, behind its padding: others have "
+            "no effect in this model; leave them out"
+        )

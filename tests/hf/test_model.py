@@ -1,0 +1,202 @@
+"""Models behind transformers' interface: the same predictions, losses and texts as ours."""
+
+import pytest
+import torch
+
+import sympformer as sf
+from sympformer.errors import InputError
+
+pytest.importorskip("transformers")
+
+from transformers import AutoModelForCausalLM
+
+from sympformer.hf import SympFormerCache, SympFormerConfig, SympFormerForCausalLM
+
+PRESETS = [
+    "gpt",
+    "gpt-shift",
+    "yurii",
+    "symp-r2",
+    "symp-exp-euler",
+    "symp-difference",
+    "linear-symp-h1",
+    "gated-delta-symp",
+    "mesanet",
+    "momentum-deltanet",
+]
+CONSTANT = ("linear-symp-h1", "gated-delta-symp", "mesanet", "momentum-deltanet")
+
+
+def both(tiny, preset, **options):
+    torch.manual_seed(0)
+    model = sf.build(tiny(preset, block_size=48, **options)).eval()
+    return model, SympFormerForCausalLM.of(model).eval()
+
+
+def prompt(rows=2, n=9):
+    return torch.randint(1, 37, (rows, n), generator=torch.Generator().manual_seed(1))
+
+
+def padded(ids):
+    mask = torch.ones_like(ids)
+    mask[0, :4] = 0
+    return mask
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_saved_and_loaded(tiny, preset, tmp_path):
+    model, made = both(tiny, preset)
+    made.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert isinstance(loaded, SympFormerForCausalLM)
+    assert loaded.model.config == model.config
+    assert torch.equal(loaded(prompt()).logits, model(prompt()).logits)
+    names = set(loaded.state_dict())
+    assert len(names) == len(list(model.parameters()))  # one table for both ends, once
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_generation(tiny, preset):
+    """Greedy, of one prompt, of padded ones, and beams with and without a cache."""
+    model, made = both(tiny, preset)
+    ids = prompt()
+    options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
+    assert torch.equal(made.generate(ids, **options), model.generate(ids, 12))
+    mask = padded(ids)
+    ours = model.generate(ids, 12, attention_mask=mask)
+    assert torch.equal(made.generate(ids, attention_mask=mask, **options), ours)
+    assert torch.equal(ours[0, 4:], model.generate(ids[:1, 4:], 12)[0])
+    beams = {**options, "num_beams": 3, "attention_mask": mask}
+    with_cache, without = (made.generate(ids, use_cache=use, **beams) for use in (True, False))
+    assert torch.equal(with_cache, without)
+
+
+@pytest.mark.parametrize("options", [{"top_p": 0.8}, {"min_p": 0.1}, {"repetition_penalty": 1.3}])
+def test_sampling(tiny, options):
+    """Transformers draws from our probabilities: the same with a cache and without."""
+    _, made = both(tiny, "symp-r2")
+    drawn = []
+    for use_cache in (True, False):
+        torch.manual_seed(0)
+        given = {"max_new_tokens": 10, "do_sample": True, "pad_token_id": 0, **options}
+        drawn.append(made.generate(prompt(), use_cache=use_cache, **given))
+    assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_cache(tiny, preset):
+    _, made = both(tiny, preset)
+    ids = prompt(2, 12)
+    whole = made(ids).logits
+    first = made(ids[:, :7], use_cache=True)
+    assert isinstance(first.cache, SympFormerCache)
+    assert first.past_key_values is first.cache
+    assert first.cache.get_seq_length() == 7
+    assert first.cache.batch_size == 2
+    rest = made(ids[:, 7:], cache=first.cache)
+    torch.testing.assert_close(rest.logits, whole[:, 7:], rtol=1e-4, atol=1e-5)
+    assert rest.cache is first.cache
+    cache = rest.cache
+    cache.batch_repeat_interleave(2)
+    assert cache.batch_size == 4
+    cache.reorder_cache(torch.tensor([3, 0]))
+    more = made(ids[[1, 0], :1], cache=cache).logits
+    expected = made(torch.cat([ids[[1, 0]], ids[[1, 0], :1]], dim=1)).logits[:, -1:]
+    torch.testing.assert_close(more, expected, rtol=1e-4, atol=1e-5)
+    if preset in CONSTANT:
+        with pytest.raises(InputError, match="cannot be cropped"):
+            cache.crop(2)
+    elif preset not in ("gpt-shift", "symp-difference"):
+        cache.crop(1)
+        assert cache.get_seq_length() == 12
+    cache.reset()
+    assert not cache.is_initialized
+    with pytest.raises(InputError, match="cache of its own kind"):
+        made(ids, cache=object())
+
+
+@pytest.mark.parametrize("preset", ["gpt", "gated-delta-symp"])
+def test_losses(tiny, preset):
+    """Labels are shifted; padding on either side counts for nothing."""
+    model, made = both(tiny, preset)
+    ids = prompt(3, 10)
+    expected = model(ids[:, :-1], targets=ids[:, 1:]).loss
+    out = made(ids, labels=ids)
+    torch.testing.assert_close(out.loss, expected)
+    assert out.logits is not None
+    short = made(ids[:, :6], labels=ids[:, :6])
+    right = torch.ones_like(ids)
+    right[:, 6:] = 0
+    torch.testing.assert_close(made(ids, attention_mask=right, labels=ids).loss, short.loss)
+    left = torch.cat([torch.zeros_like(ids), ids], dim=1)
+    mask = torch.cat([torch.zeros_like(ids), torch.ones_like(ids)], dim=1)
+    torch.testing.assert_close(made(left, attention_mask=mask, labels=left).loss, out.loss)
+    halved = made(ids, labels=ids, num_items_in_batch=2 * 27).loss
+    torch.testing.assert_close(halved, out.loss / 2)
+    made.train()
+    assert made(ids, labels=ids).logits is None
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_layers_are_made_again_backwards(tiny, preset):
+    _, made = both(tiny, preset)
+    ids, gradients = prompt(), []
+    for recompute in (False, True):
+        made.gradient_checkpointing = recompute
+        made.train().zero_grad()
+        made(ids, labels=ids).loss.backward()
+        gradients.append([p.grad for p in made.parameters() if p.grad is not None])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_what_layers_hold(tiny):
+    model, made = both(tiny, "symp-r2")
+    out = made(prompt(), output_hidden_states=True)
+    assert len(out.hidden_states) == len(out.momenta) == model.config.n_layer + 1
+    torch.testing.assert_close(model.norm(out.hidden_states[-1]), model(prompt()).hidden)
+    assert out.momenta[1].abs().max() > 0
+    assert not any(b._forward_hooks for b in model.blocks)
+    assert made(prompt()).hidden_states is None
+    looped = both(tiny, "symp-r2", n_layer=4, unique_layers=2)[1]
+    assert len(looped(prompt(), output_hidden_states=True).hidden_states) == 5
+
+
+@pytest.mark.parametrize("keep", [3, torch.tensor([1, 5])])
+def test_some_logits(tiny, keep):
+    _, made = both(tiny, "gpt")
+    whole = made(prompt()).logits
+    expected = whole[:, -3:] if isinstance(keep, int) else whole[:, keep]
+    torch.testing.assert_close(made(prompt(), logits_to_keep=keep).logits, expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inputs_embeds": torch.zeros(2, 9, 16)}, "inputs_embeds has no place"),
+        ({"input_ids": None}, "needs input_ids"),
+        ({"head_mask": torch.ones(1)}, "head_mask has no effect"),
+        ({"position_ids": torch.zeros(2, 9, dtype=torch.int64)}, "position_ids must count"),
+        ({"attention_mask": torch.ones(2, 1, 9, 9)}, "masks of pairs"),
+        ({"attention_mask": torch.tensor([[1, 0, 1] * 3] * 2)}, "padding between tokens"),
+    ],
+)
+def test_what_is_refused(tiny, options, message):
+    _, made = both(tiny, "gpt")
+    with pytest.raises(InputError, match=message):
+        made(**{"input_ids": prompt(), **options})
+
+
+def test_positions_that_fit(tiny):
+    _, made = both(tiny, "gpt")
+    ids, mask = prompt(), padded(prompt())
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    out = made(ids, attention_mask=mask, position_ids=positions)
+    assert torch.equal(out.logits, made(ids, attention_mask=mask).logits)
+
+
+def test_configs_that_make_no_sense():
+    with pytest.raises(InputError, match="n_head"):
+        SympFormerConfig(composition={"n_head": 3, "n_embd": 16})
+    assert SympFormerConfig().vocab_size == sf.ModelConfig().vocab_size
+    _ = SympFormerConfig(composition={"vocab_size": 7}, vocab_size=9)
+    assert _.vocab_size == 7  # the composition counts
