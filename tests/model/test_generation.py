@@ -142,3 +142,39 @@ def test_bad_masks(model, mask, says):
 def test_empty_prompts(prompts):
     with pytest.raises(InputError, match="at least one token"):
         pad_left(prompts)
+
+
+@pytest.mark.parametrize("preset", ["linear-symp-h1", "gated-delta-symp", "gpt"])
+def test_without_positions_there_is_no_end(preset, redrawn):
+    model = redrawn(preset, positions="none", block_size=8)
+    tokens = torch.randint(0, 37, (2, 5))
+    expected = model.with_block_size(64).generate(tokens, 40)
+    assert torch.equal(model.generate(tokens, 40, slide=True), expected)
+    with pytest.raises(InputError, match="let the block slide"):
+        model.generate(tokens, 40)
+
+
+@pytest.mark.parametrize("preset", ["gpt", "symp-r2", "linear-symp-h1"])
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 21])
+def test_a_block_slides_by_half(preset, length, redrawn):
+    """As if each full block were cut to its last half, and read as a text of its own."""
+    model = redrawn(preset, block_size=8)
+    text = torch.randint(0, 37, (2, length))
+    expected, window = text, text
+    for _ in range(20):
+        if window.shape[1] > 8:
+            window = window[:, -8:][:, -4:]
+        new = model(window).last_logits.argmax(-1, keepdim=True)
+        expected, window = torch.cat([expected, new], 1), torch.cat([window, new], 1)
+    assert torch.equal(model.generate(text, 20, slide=True), expected)
+
+
+def test_a_padded_row_slides_as_the_others(redrawn):
+    """The block of a batch is full at once; what padding is in its last half stays padding."""
+    model = redrawn("symp-r2", block_size=8)
+    tokens, mask = pad_left([[1, 2, 3, 4, 5, 6, 7], [3, 5]])
+    out = model.generate(tokens, 9, attention_mask=mask, slide=True)
+    window, left = out[1:, 5:9], model.generate(torch.tensor([[3, 5]]), 2)
+    assert torch.equal(window[0, :2], torch.tensor([3, 5]))
+    assert torch.equal(window, left)  # tokens 8 and 9 came from the text before it slid
+    assert torch.equal(out[1, 9:11], model.generate(window[:, -4:], 2)[0, 4:])

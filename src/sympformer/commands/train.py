@@ -131,7 +131,7 @@ class Generate:
     prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Text to continue; without it, a new document. Several are one batch, printed at its end."""
     max_new_tokens: int = 100
-    """Tokens to add; fewer if the block size is reached."""
+    """Tokens to add; without --slide fewer if the block size is reached."""
     temperature: float = 0.8
     """0 always takes the most likely token."""
     top_k: int | None = None
@@ -140,6 +140,9 @@ class Generate:
     """Seed of the sampling."""
     compile: bool = False
     """Compile the step from token to token; it takes up to a minute, and pays for long texts."""
+    slide: bool = False
+    """Go on beyond the block size: without end where a model has no positions; with learned ones,
+    the last half of each full block is read again, and the rest forgotten."""
 
     def run(self) -> int:
         """Generate."""
@@ -151,6 +154,7 @@ class Generate:
             "top_k": self.top_k,
             "seed": self.seed,
             "compile": self.compile,
+            "slide": self.slide,
         }
         # On a terminal, no bytes of a model steer it; in a file they are what they are.
         shown = partial(visible, keep="\n\t") if sys.stdout.isatty() else str

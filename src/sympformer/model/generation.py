@@ -35,6 +35,7 @@ class Decoder(nn.Module):
         stop: int | None = None,
         vocab_size: int | None = None,
         compile: bool = False,
+        slide: bool = False,
     ) -> Tensor:
         """Continue prompts with cached decoding, one token at a time.
 
@@ -57,6 +58,9 @@ class Decoder(nn.Module):
             compile: make one graph of the step from token to token (`torch.compile`). That takes
                 up to a minute in every process, for one row and again for several; then a
                 processor decodes one row three to four times as fast.
+            slide: go on beyond the block size. A model without positions then has no end. One with
+                learned positions forgets: whenever its block is full, the last half of it is read
+                again as the start of a text, and the rest is gone.
 
         Returns:
             Ids `(B, T + max_new_tokens)`, fewer if all rows have ended; padding stays where it was.
@@ -76,6 +80,7 @@ class Decoder(nn.Module):
             stop=stop,
             vocab_size=vocab_size,
             compile=compile,
+            slide=slide,
         )
         return torch.cat([tokens, *new], dim=1)
 
@@ -91,6 +96,7 @@ class Decoder(nn.Module):
         stop: int | None = None,
         vocab_size: int | None = None,
         compile: bool = False,
+        slide: bool = False,
     ) -> Iterator[Tensor]:
         """Yield the new ids of `generate` as they are made, one `(B, 1)` for each token."""
         require_sampling(temperature, top_k, seed, vocab_size)
@@ -104,11 +110,15 @@ class Decoder(nn.Module):
                 f"a prompt must be (batch, time) with time ≥ 1, not {tuple(tokens.shape)}"
             )
         length = tokens.shape[1] + max_new_tokens
-        if length > self.config.block_size:
+        limit = self.config.block_size
+        if length > limit and not slide:
             raise InputError(
                 f"{tokens.shape[1]} prompt tokens and {max_new_tokens} new ones do not fit the "
-                f"block size of {self.config.block_size}: ask for fewer"
+                f"block size of {limit}: ask for fewer, or let the block slide (slide=True)"
             )
+        model = self
+        if length > limit and self.config.positions == "none":
+            model = self._with_room(length)
         padding = None if attention_mask is None else left_padding(attention_mask, tokens)
         random = torch.Generator(tokens.device)
         if seed is not None:
@@ -118,10 +128,14 @@ class Decoder(nn.Module):
         if compile:
             require_compiler(tokens.device.type)
         # The checks above speak when this is called, not when the first token is asked for.
-        cache = Cache(padding=padding, capacity=length)
+        cache = Cache(padding=padding, capacity=min(length, model.config.block_size))
         step = _compiled_step if compile else _step
         sampling = temperature, top_k, random, vocab_size
-        return self._stream(tokens, max_new_tokens, cache, stop, step, sampling)
+        return model._stream(tokens, max_new_tokens, cache, stop, step, sampling)
+
+    def _with_room(self, length: int) -> "Decoder":
+        """The model for texts of this length, where it has no positions."""
+        return self
 
     def _stream(
         self,
@@ -133,7 +147,11 @@ class Decoder(nn.Module):
         sampling: tuple[float, int | None, torch.Generator, int | None],
     ) -> Iterator[Tensor]:
         ended = torch.zeros_like(new[:, :1], dtype=torch.bool)
+        limit, text = self.config.block_size, new[:, :0]
         for _ in range(max_new_tokens):
+            text = torch.cat([text, new], dim=1)[:, -limit:]
+            if cache.length + new.shape[1] > limit:
+                new, cache = _slid(text, cache, cache.length + new.shape[1])
             with torch.inference_mode():
                 logits, cache = (step if cache.length else _step)(self, new, cache)
                 new = sample(logits, *sampling)
@@ -144,6 +162,16 @@ class Decoder(nn.Module):
             yield new
             if stop is not None and ended.all():
                 return
+
+
+def _slid(text: Tensor, cache: Cache, length: int) -> tuple[Tensor, Cache]:
+    """The last half of a full block as the start of a text, given its last tokens `(B, limit)`."""
+    kept = max(1, text.shape[1] // 2)
+    padding = cache.padding
+    if padding is not None:
+        padding = (padding - (length - kept)).clamp(min=0)
+        padding = padding if padding.any() else None
+    return text[:, -kept:], Cache(padding=padding, capacity=cache.capacity)
 
 
 Step = Callable[[nn.Module, Tensor, Cache], tuple[Tensor, Cache]]

@@ -265,6 +265,9 @@ class LanguageModel(Decoder):
         view.config = replace(self.config, block_size=block_size)
         return view
 
+    def _with_room(self, length: int) -> "LanguageModel":
+        return self.with_block_size(length)
+
     def num_parameters(self) -> int:
         """Number of trained values; the table that input and head share counts once."""
         return sum(p.numel() for p in self.parameters())

@@ -45,17 +45,20 @@ def continue_text(
     seed: int | None = None,
     *,
     compile: bool = False,
+    slide: bool = False,
 ) -> str:
-    """Prompt and continuation as text, up to the end of the document or of the block.
+    """Prompt and continuation as text, up to the end of the document or, if it does not slide, of
+    the block.
 
-    Without a prompt it is a new document. `compile`: see `LanguageModel.generate`.
+    Without a prompt it is a new document. `compile`, `slide`: see `LanguageModel.generate`.
 
     Raises:
         InputError: the prompt holds no tokens, or more than the model's block size, or is not
             UTF-8; a sampling option is out of range.
     """
     options = max_new_tokens, temperature, top_k, seed
-    return "".join(stream_text(model, tokenizer, prompt, *options, compile=compile))
+    ways = {"compile": compile, "slide": slide}
+    return "".join(stream_text(model, tokenizer, prompt, *options, **ways))
 
 
 def stream_text(
@@ -68,10 +71,12 @@ def stream_text(
     seed: int | None = None,
     *,
     compile: bool = False,
+    slide: bool = False,
 ) -> Iterator[str]:
     """Yield the text of `continue_text` in pieces, as it comes; the first is the prompt."""
     ids = _encode(tokenizer, prompt)
-    rows = _rows(model, tokenizer, [ids], max_new_tokens, temperature, top_k, seed, compile)
+    options = max_new_tokens, temperature, top_k, seed, compile, slide
+    rows = _rows(model, tokenizer, [ids], *options)
     new = (int(row) for row in rows)
     start = [] if prompt is None else ids
     return decode_stream(tokenizer, start, new)
@@ -87,6 +92,7 @@ def continue_texts(
     seed: int | None = None,
     *,
     compile: bool = False,
+    slide: bool = False,
 ) -> list[str]:
     """Several prompts and their continuations, made in one batch.
 
@@ -97,7 +103,8 @@ def continue_texts(
         InputError: as `continue_text`, of any prompt.
     """
     start = [_encode(tokenizer, prompt) for prompt in prompts]
-    rows = _rows(model, tokenizer, start, max_new_tokens, temperature, top_k, seed, compile)
+    options = max_new_tokens, temperature, top_k, seed, compile, slide
+    rows = _rows(model, tokenizer, start, *options)
     new = [list[int]() for _ in start]
     for row in rows:
         for more, number in zip(new, row.flatten().tolist(), strict=True):
@@ -197,11 +204,12 @@ def _rows(
     top_k: int | None,
     seed: int | None,
     compile: bool,
+    slide: bool,
 ) -> Iterator[Tensor]:
     """The new ids of every prompt, `(B, 1)` for each token."""
     tokens, mask = pad_left(prompts)
-    room = model.config.block_size - tokens.shape[1]
-    if room < 1:
+    room = max_new_tokens if slide else model.config.block_size - tokens.shape[1]
+    if room < 1 and not slide:
         raise InputError(
             f"the prompt's {tokens.shape[1]} tokens leave no room in the model's block size of "
             f"{model.config.block_size}: shorten it"
@@ -217,4 +225,5 @@ def _rows(
         stop=tokenizer.eos,
         vocab_size=tokenizer.vocab_size,
         compile=compile,
+        slide=slide,
     )
