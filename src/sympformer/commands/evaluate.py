@@ -1,6 +1,7 @@
 """Measure a trained model: on its own validation, any text, pairs of sentences, last words."""
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,13 @@ class Eval:
             }
             if corpus.floor is not None:
                 blocks = valid_blocks(corpus.valid, *sizes)
-                shown["classes"] = token_classes(model, blocks, corpus.floor)
+                try:
+                    shown["classes"] = token_classes(model, blocks, corpus.floor)
+                except InputError as error:
+                    if isinstance(model, LanguageModel):
+                        raise
+                    # One of the user's own may show a loss and no logits.
+                    print(f"sympformer: no losses by token class: {error}", file=sys.stderr)
             return shown
         settings = tuple(map(_setting, self.task_length)) or corpus.testing
         longest = max(setting.length for setting in settings)
