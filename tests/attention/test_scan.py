@@ -1,5 +1,9 @@
 """The scan in C++: where it runs, and what is said where it cannot."""
 
+import subprocess
+import sys
+import threading
+
 import pytest
 import torch
 
@@ -13,12 +17,12 @@ from .test_delta import assert_same, problem, recurrence, results
 def no_compiler(monkeypatch):
     """A machine where nothing can be compiled, and a fresh process on it."""
 
-    def fail(source):
+    def fail(source, folder):
         raise RuntimeError("no compiler found\nin many words")
 
     monkeypatch.setattr(scan._Library, "code", None)
     monkeypatch.setattr(scan._Library, "asked", False)
-    monkeypatch.setattr(scan, "compiled_library", fail)
+    monkeypatch.setattr(scan, "load_library", fail)
 
 
 def test_it_runs_here():
@@ -44,6 +48,46 @@ def test_heads_may_lie_within_tokens():
     laid["q"] = torch.cat([laid["q"], laid["k"]], -1)[..., : given["q"].shape[-1]]
     laid["y"] = given["y"].mT.contiguous().mT
     assert_same(results(delta.scanned, laid), results(delta.masked, given))
+
+
+@pytest.mark.parametrize("shared", ["q", "k", "beta", "y", "decay", "state"])
+def test_what_heads_share_is_broadcast(shared):
+    """In every form: the one in C++ would read what lies behind the tensor."""
+    given = problem(20)
+    given[shared] = given[shared][:, :1]
+    expected = results(delta.masked, given)
+    for form in (delta.chunked, delta.scanned):
+        assert_same(results(form, given), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("q", (2, 3, 5, 8)),
+        ("q", (2, 3, 20, 16)),
+        ("beta", (2, 3, 20, 8)),
+        ("y", (2, 3, 5, 16)),
+        ("decay", (2, 3, 20, 4)),
+        ("decay", (2, 3, 5, 1)),
+        ("state", (2, 3, 16, 8)),
+        ("state", (5, 3, 8, 16)),
+    ],
+)
+@pytest.mark.parametrize("form", [delta.chunked, delta.scanned])
+def test_shapes_that_do_not_fit_are_refused(form, name, shape):
+    """Not written to memory that is somebody else's."""
+    given = problem(20)
+    given[name] = torch.zeros(shape, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match=r"must match|broadcast"):
+        form(**given)
+
+
+@pytest.mark.parametrize("form", [delta.chunked, delta.scanned])
+@pytest.mark.parametrize("sizes", [{"d": 0}, {"e": 0}, {"heads": (2, 0)}, {"n": 0}])
+def test_nothing_gives_nothing(form, sizes):
+    given = problem(**{"n": 20, **sizes})
+    for a, b in zip(results(form, given), results(delta.masked, given), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_mixed_dtypes():
@@ -110,3 +154,41 @@ def test_sums_of_many_tokens_stay_as_exact_as_the_recurrence():
     truth = prefix_sums.chunked(q.double(), k.double(), y.double())
     error = prefix_sums.scanned(q, k, y).double() - truth
     assert error.norm() <= 2e-6 * truth.norm()
+
+
+def test_a_thread_that_asks_while_another_compiles_waits(monkeypatch):
+    """It was told that nothing can be compiled, and ran in chunks."""
+    code, begun, go = scan._Library.code, threading.Event(), threading.Event()
+
+    def slow(source, folder):
+        begun.set()
+        go.wait(60)
+        return type("Library", (), {"sympformer_scan": code})
+
+    monkeypatch.setattr(scan._Library, "code", None)
+    monkeypatch.setattr(scan._Library, "asked", False)
+    monkeypatch.setattr(scan, "load_library", slow)
+    told = []
+    threads = [threading.Thread(target=lambda: told.append(scan.available())) for _ in range(3)]
+    threads[0].start()
+    assert begun.wait(60)
+    for thread in threads[1:]:
+        thread.start()
+    go.set()
+    for thread in threads:
+        thread.join(60)
+    assert told == [True] * 3
+
+
+FIRST = """
+import torch
+from sympformer.attention import forms, scan
+compiled = torch.compile(forms.weighted_sum, backend="eager", fullgraph=True)
+with forms.recorded() as used:
+    compiled(*torch.ones(3, 1, 1, 20, 8))
+assert {line.split()[0] for line in used} == {"scan"}, used
+"""
+
+
+def test_a_compiled_graph_that_is_the_first_to_ask_has_it():
+    subprocess.run([sys.executable, "-c", FIRST], check=True)
