@@ -3,11 +3,12 @@
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 
-from sympformer.attention import delta, forms, prefix_sums, scan
+from sympformer.attention import chunked, delta, forms, prefix_sums, scan
 from sympformer.errors import InputError
 
 from .test_delta import assert_same, problem, recurrence, results
@@ -192,3 +193,45 @@ assert {line.split()[0] for line in used} == {"scan"}, used
 
 def test_a_compiled_graph_that_is_the_first_to_ask_has_it():
     subprocess.run([sys.executable, "-c", FIRST], check=True)
+
+
+def of_a_graph(given):
+    """The operator as a graph holds it, that an earlier process made: nobody asked what suits."""
+    state = torch.zeros(2, 3, 8, 16)
+    return chunked._chunked(given["q"], given["k"], None, given["y"], None, state, 0)[0]
+
+
+def test_a_graph_of_an_earlier_process_loads_it(monkeypatch):
+    given = {n: t.float() for n, t in problem(20).items()}
+    expected = prefix_sums.scanned(given["q"], given["k"], given["y"])
+    monkeypatch.setattr(scan._Library, "code", None)
+    monkeypatch.setattr(scan._Library, "asked", False)
+    assert torch.equal(of_a_graph(given), expected)
+
+
+@pytest.mark.filterwarnings("ignore:linear attention runs in plain torch")
+def test_a_graph_from_elsewhere_says_what_it_lacks(no_compiler):
+    given = {n: t.float() for n, t in problem(20).items()}
+    with pytest.raises(InputError, match="make it anew here"):
+        of_a_graph(given)
+
+
+LITTLE = """
+import re, resource
+from pathlib import Path
+import torch
+from sympformer.attention import chunked, scan
+q, g, state = torch.ones(1, 1, 2**14, 256), torch.zeros(1, 1, 2**14, 1), torch.zeros(1, 1, 256, 256)
+assert scan.available()
+found = chunked._chunked(q, q, None, q, g, state, 0)
+size = re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]
+resource.setrlimit(resource.RLIMIT_AS, (int(size) * 1024 + 64 * 2**20,) * 2)
+chunked._chunked_backward(None, q, None, q, g, state, *found[1:], None, q, 0)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for its memory")
+def test_too_little_memory_is_an_exception():
+    """It ended the process: no exception may leave a thread of a team."""
+    done = subprocess.run([sys.executable, "-c", LITTLE], capture_output=True, text=True)
+    assert done.stderr.strip().splitlines()[-1].startswith("MemoryError: no memory for the states")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sympformer.attention.precision import wide
+from sympformer.errors import InputError
 from sympformer.libraries import load_library
 from sympformer.torch_private import called_while_compiling, compiler_folder
 
@@ -165,8 +166,15 @@ class _Call:
             self._point(name, _four(made))
 
     def run(self, backward: bool) -> None:
+        if not available():
+            raise InputError(
+                "a graph that was made where C++ can be compiled runs where it cannot: make it "
+                "anew here, or install g++ or clang"
+            )
         width = torch.finfo(self.dtype).bits // 8
-        _Library.code(ctypes.byref(self.scan), ctypes.c_int64(width), ctypes.c_int64(int(backward)))
+        sizes = ctypes.c_int64(width), ctypes.c_int64(int(backward))
+        if not _Library.code(ctypes.byref(self.scan), *sizes):
+            raise MemoryError("no memory for the states of linear attention")
         for x, made in self.copied:
             x.copy_(made)
 
