@@ -257,14 +257,21 @@ def _fitted(
 
     What comes after trusts their shapes: in C++ another one would be memory of somebody else.
     """
-    given = [t for t in (q, k, beta, y, g, state) if t is not None]
-    heads = torch.broadcast_shapes(*(t.shape[:-2] for t in given))
-    (n, d), e = k.shape[-2:], y.shape[-1]
+    heads, (n, d), e = k.shape[:-2], k.shape[-2:], y.shape[-1]
+    given = [t.shape[:-2] for t in (q, beta, y, g, state) if t is not None]
+    if any(shape != heads for shape in given):
+        heads = torch.broadcast_shapes(heads, *given)
     if q is not None:
-        q = q.expand(*heads, n, d)
+        q = _expanded(q, *heads, n, d)
     if beta is not None:
-        beta = beta.expand(*heads, n, 1)
+        beta = _expanded(beta, *heads, n, 1)
     if g is not None:
-        g = g.expand(*heads, n, 1 if g.shape[-1] == 1 else d)
-    k, y = k.expand(*heads, n, d), y.expand(*heads, n, e)
-    return q, k, beta, y, g, new_state(k, y) if state is None else state.expand(*heads, d, e)
+        g = _expanded(g, *heads, n, 1 if g.shape[-1] == 1 else d)
+    k, y = _expanded(k, *heads, n, d), _expanded(y, *heads, n, e)
+    state = new_state(k, y) if state is None else _expanded(state, *heads, d, e)
+    return q, k, beta, y, g, state
+
+
+def _expanded(x: Tensor, *shape: int) -> Tensor:
+    """Without a call where there is nothing to do: narrow heads are a matter of calls."""
+    return x if x.shape == shape else x.expand(shape)
