@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from sympformer import torch_private
-from sympformer.attention import scan
 from sympformer.errors import InputError
 
 LIMIT = 256
@@ -27,7 +26,6 @@ def compile_blocks(blocks: Iterable[nn.Module]) -> None:
     Under a transform of `torch.func` and in forward mode, of which torch compiles neither from
     outside, they run as they are.
     """
-    scan.available()  # asked here: while a block is being compiled, nothing else can be
     for block in blocks:
         block.compile(fullgraph=True, dynamic=False, recompile_limit=LIMIT)
         torch_private.call_uncompiled_if(torch_private.transformed, block)

@@ -153,10 +153,42 @@ def _patch(config: str, **settings: Any) -> AbstractContextManager | None:
     return module.patch(**settings)
 
 
-def compiled_library(source: str) -> Any:
-    """C++ without torch's headers, compiled as torch compiles its own, kept on disk.
+def called_while_compiling(function: Callable[[], bool]) -> Callable[[], bool]:
+    """Let the compiler call a function and believe its answer, instead of compiling it.
+
+    A torch that does not know of this compiles it, or says why it cannot.
+    """
+    function._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+    return function
+
+
+def compiler_folder() -> str:
+    """Where torch's compiler keeps what it has made.
+
+    Raises:
+        InputError: there is none: then torch loads no compiler, and runs no operator of one's own.
+    """
+    try:
+        return importlib.import_module("torch._inductor.runtime.cache_dir_utils").cache_dir()
+    except OSError as error:
+        raise InputError(
+            f"torch has no folder for compiled code ({error}): set TORCHINDUCTOR_CACHE_DIR to one "
+            "that can be written to"
+        ) from error
+
+
+def build_library(source: str) -> str:
+    """Compile C++ without torch's headers, with the compiler and the options that torch has.
 
     Raises:
         Exception: of any kind, where that fails.
     """
-    return importlib.import_module("torch._inductor.codecache").CppCodeCache.load(source)
+    builder = importlib.import_module("torch._inductor.cpp_builder")
+    vectors = importlib.import_module("torch._inductor.cpu_vec_isa")
+    options = builder.CppTorchDeviceOptions(vec_isa=vectors.invalid_vec_isa, device_type="cpu")
+    folder, _, name = source.rpartition("/")
+    build = builder.CppBuilder(
+        name=name.partition(".")[0], sources=source, BuildOption=options, output_dir=folder
+    )
+    build.build()
+    return build.get_target_file_path()

@@ -396,3 +396,14 @@ def test_the_choice_of_a_form(name):
         assert line.split()[0] == ("chunked" if name == "scan" and "momentum" in line else name)
     with pytest.raises(InputError, match="causality 'prefix'"):
         forms.weighted_sum(q, k, v, causality="joint", decay=g)
+
+
+@pytest.mark.parametrize("form", ["masked", "recurrent", "chunked", "scan"])
+def test_a_decay_is_of_every_token(form):
+    """A constant one for all would be summed once, and forms would differ in silence."""
+    given = problem(20, carried=False)
+    given["decay"] = given["decay"][..., :1, :]
+    with forms.using(form), pytest.raises(InputError, match="give one to each"):
+        forms.delta_rule(**given)
+    with forms.using(form), pytest.raises(InputError, match="give one to each"):
+        forms.weighted_sum(given["q"], given["k"], given["y"], decay=given["decay"])

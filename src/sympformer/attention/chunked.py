@@ -48,7 +48,7 @@ def cut(x: Tensor, tokens: slice, size: int) -> Tensor:
     if missing:
         x = F.pad(x, (0, 0, 0, missing))
     x = x.unflatten(-2, (-1, size)).movedim(-3, 0)
-    return x.reshape(x.shape[0], -1, *x.shape[-2:]).contiguous()
+    return x.reshape(x.shape[0], math.prod(x.shape[1:-2]), *x.shape[-2:]).contiguous()
 
 
 def join(parts: Tensor, like: Tensor) -> Tensor:
@@ -76,7 +76,9 @@ def _plain(
     """`q_iᵀS_i` and the errors, in differentiable operations."""
     with full_precision(k):
         chunks = _chunks(q, k, beta, y, g, slice(None), size or chunk_size(k, y))
-        read, errors, _ = chunks.forward(wide(state).reshape(-1, *state.shape[-2:]))
+        read, errors, _ = chunks.forward(
+            wide(state).reshape(math.prod(state.shape[:-2]), *state.shape[-2:])
+        )
         return None if read is None else join(read, y).to(y.dtype), join(errors, y)
 
 
@@ -96,7 +98,7 @@ def _chunked(
         given = {"q": q, "k": k, "beta": beta, "y": y, "g": g}
         scan.forward(given, state, read, errors)
         return read, errors, kept
-    S = wide(state).reshape(-1, *state.shape[-2:])
+    S = wide(state).reshape(math.prod(state.shape[:-2]), *state.shape[-2:])
     with full_precision(k):
         for tokens, before in zip(groups(k, size), kept, strict=True):
             before.copy_(S)
@@ -179,7 +181,7 @@ def _chunked_backward(
         wanted = {name: gradients[name] for name in given}
         pull = scan.backward(known, state, errors, d_read, d_errors, wanted)
         return [*gradients.values(), pull.to(state.dtype)]
-    pull = torch.zeros_like(kept[0])
+    pull = kept.new_zeros(kept.shape[1:])
     with full_precision(k):
         for tokens, before in reversed(list(zip(groups(k, size), kept, strict=True))):
             chunks = _chunks(given.get("q"), k, beta, y, g, tokens, size)
@@ -234,11 +236,42 @@ def _run(
     state: Tensor | None,
     size: int | None,
 ) -> tuple[Tensor | None, Tensor]:
-    heads = k.shape[:-2]
-    size = chunk_size(k, y) if size is None else size
-    beta, g = (None if t is None else t.expand(*heads, *t.shape[-2:]) for t in (beta, g))
-    state = new_state(k, y) if state is None else state.expand(*heads, -1, -1)
+    q, k, beta, y, g, state = _fitted(q, k, beta, y, g, state)
+    if size is None or (size == TOKENWISE and k.ndim > scan.AXES):
+        size = chunk_size(k, y)
     if transformed(*(t for t in (q, k, beta, y, g, state) if t is not None)):
         return _plain(q, k, beta, y, g, state, size)
     read, errors, _ = _chunked(q, k, beta, y, g, state, size)
     return None if q is None else read, errors
+
+
+def _fitted(
+    q: Tensor | None,
+    k: Tensor,
+    beta: Tensor | None,
+    y: Tensor,
+    g: Tensor | None,
+    state: Tensor | None,
+) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor, Tensor | None, Tensor]:
+    """Every argument for every head, as products broadcast; torch refuses one that does not fit.
+
+    What comes after trusts their shapes: in C++ another one would be memory of somebody else.
+    """
+    heads, (n, d), e = k.shape[:-2], k.shape[-2:], y.shape[-1]
+    given = [t.shape[:-2] for t in (q, beta, y, g, state) if t is not None]
+    if any(shape != heads for shape in given):
+        heads = torch.broadcast_shapes(heads, *given)
+    if q is not None:
+        q = _expanded(q, *heads, n, d)
+    if beta is not None:
+        beta = _expanded(beta, *heads, n, 1)
+    if g is not None:
+        g = _expanded(g, *heads, n, 1 if g.shape[-1] == 1 else d)
+    k, y = _expanded(k, *heads, n, d), _expanded(y, *heads, n, e)
+    state = new_state(k, y) if state is None else _expanded(state, *heads, d, e)
+    return q, k, beta, y, g, state
+
+
+def _expanded(x: Tensor, *shape: int) -> Tensor:
+    """Without a call where there is nothing to do: narrow heads are a matter of calls."""
+    return x if x.shape == shape else x.expand(shape)

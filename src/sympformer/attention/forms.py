@@ -155,6 +155,7 @@ def weighted_sum(
     state: Tensor | None = None,
 ) -> Tensor:
     """`prefix_sums.masked`, in the form that is asked for."""
+    _require_each(decay, k)
     if decay is not None and causality == "joint":
         raise InputError("a decay forgets along the text: it needs causality 'prefix'")
     form = _linear(q, v, "sums").weighted_sum
@@ -182,6 +183,7 @@ def delta_rule(
     state: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor]:
     """`delta.masked`, in the form that is asked for."""
+    _require_each(decay, k)
     return _linear(k, y, "delta rules").delta_rule(q, k, beta, y, decay=decay, state=state)
 
 
@@ -208,6 +210,7 @@ def prefix_ridge(
     state: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """`mesa.masked`, in the form that is asked for."""
+    _require_each(decay, k)
     form = _linear(k, v, "ridge regressions").prefix_ridge
     return form(q, k, v, ridge=ridge, beta=beta, decay=decay, state=state)
 
@@ -224,8 +227,18 @@ def momentum_delta_rule(
     state: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """`momentum_delta.masked`, in the form that is asked for."""
+    _require_each(decay, k)
     form = _linear(k, y, "delta rules with momentum", scans=False).momentum_delta
     return form(q, k, y, beta=beta, eta=eta, mu=mu, decay=decay, state=state)
+
+
+def _require_each(decay: Tensor | None, k: Tensor) -> None:
+    """Refuse one decay for all tokens: forms sum over tokens, and would not sum it as often."""
+    if decay is not None and decay.shape[-2] != k.shape[-2]:
+        raise InputError(
+            f"decay is of {decay.shape[-2]} tokens and k of {k.shape[-2]}: give one to each "
+            "(decay.expand(-1, -1, n, -1))"
+        )
 
 
 def sweeps(q: Tensor, v: Tensor) -> bool:

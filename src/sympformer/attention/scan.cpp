@@ -5,8 +5,10 @@
 // so that it lies in the nearest cache and what is summed over its rows in registers.
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <vector>
 
 #ifdef __clang__
@@ -225,21 +227,30 @@ void in_blocks(const Scan& s, int64_t b, int64_t h, int64_t width, Work work) {
     }
 }
 
+// Whether there was memory for it. An exception must not leave a thread of a team.
 template <class T>
-void run(const Scan& s, bool backward) {
+bool run(const Scan& s, bool backward) {
     using V = typename Vector<T>::type;
     const int64_t most = std::max(s.width, s.value_width);
+    std::atomic<bool> enough{true};
 #pragma omp parallel num_threads(s.threads)
     {
-        std::vector<T> state(BLOCK * BYTES / sizeof(T) * most), ends, steps;
-        if (backward && s.factors) {
-            ends.resize(s.tokens / CHUNK * s.width * s.value_width);
-            steps.resize(CHUNK * BLOCK * BYTES / sizeof(T));
+        std::vector<T> state, ends, steps;
+        try {
+            state.resize(BLOCK * BYTES / sizeof(T) * most);
+            if (backward && s.factors) {
+                ends.resize(s.tokens / CHUNK * s.width * s.value_width);
+                steps.resize(CHUNK * BLOCK * BYTES / sizeof(T));
+            }
+        } catch (const std::bad_alloc&) {
+            enough = false;
         }
         V* S = (V*)state.data();
+#pragma omp barrier
 #pragma omp for schedule(static)
         for (int64_t each = 0; each < s.batch * s.heads; ++each) {
             const int64_t b = each / s.heads, h = each % s.heads;
+            if (!enough) continue;
             if (!backward) {
                 in_blocks<T>(s, b, h, s.value_width, [&](auto head) { head.forward(S); });
                 continue;
@@ -248,10 +259,11 @@ void run(const Scan& s, bool backward) {
             in_blocks<T>(s, b, h, s.width, [&](auto head) { head.from_the_start(S, ends.data(), (V*)steps.data()); });
         }
     }
+    return enough;
 }
 
 }  // namespace
 
-extern "C" void sympformer_scan(const Scan* s, int64_t bytes, int64_t backward) {
-    bytes == 4 ? run<float>(*s, backward) : run<double>(*s, backward);
+extern "C" int sympformer_scan(const Scan* s, int64_t bytes, int64_t backward) {
+    return bytes == 4 ? run<float>(*s, backward) : run<double>(*s, backward);
 }

@@ -7,6 +7,7 @@ A state of a head stays in the nearest cache, and nothing of it is kept for the 
 """
 
 import ctypes
+import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +17,13 @@ import torch
 from torch import Tensor
 
 from sympformer.attention.precision import wide
-from sympformer.torch_private import compiled_library
+from sympformer.errors import InputError
+from sympformer.libraries import load_library
+from sympformer.torch_private import called_while_compiling, compiler_folder
 
-LANES, WIDEST = 8, 256
-"""Numbers that are worked on side by side; of the widest heads the state would fill every cache."""
+LANES, WIDEST, AXES = 8, 256, 4
+"""Numbers that are worked on side by side; of the widest heads the state would fill every cache;
+axes of a tensor: batch, head, token, width."""
 _NAMES = ("q", "k", "beta", "y", "decay", "read", "errors", "d_read", "d_errors")
 _GRADIENTS = ("d_q", "d_k", "d_beta", "d_y", "d_decay")
 
@@ -45,31 +49,45 @@ class _Library:
 
     code: Any = None
     asked = False
+    lock = threading.Lock()
 
 
+@called_while_compiling
 def available() -> bool:
-    """Whether this machine can compile C++. It says so, once, if not."""
-    if not _Library.asked and not torch.compiler.is_compiling():
-        _Library.asked = True
-        try:
-            source = Path(__file__).with_suffix(".cpp").read_text(encoding="utf-8")
-            _Library.code = compiled_library(source).sympformer_scan
-        except Exception as error:  # of torch, of the compiler, of a folder: all mean the same
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            warnings.warn(
-                "linear attention runs in plain torch, several times slower, as no C++ can be "
-                f"compiled here ({reason[0]}): install g++ or clang",
-                stacklevel=2,
-            )
-    return _Library.code is not None
+    """Whether this machine can compile C++. It says so, once, if not.
+
+    Raises:
+        InputError: torch runs no operator of one's own here: chunks could not run either.
+    """
+    with _Library.lock:  # a thread that comes while another compiles waits for it
+        if not _Library.asked:
+            _Library.code = _load()
+            _Library.asked = True
+        return _Library.code is not None
+
+
+def _load() -> Any:
+    folder = compiler_folder()
+    try:
+        return load_library(Path(__file__).with_suffix(".cpp"), Path(folder)).sympformer_scan
+    except Exception as error:  # of torch, of the compiler, of a folder: all mean the same
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        warnings.warn(
+            "linear attention runs in plain torch, several times slower, as no C++ can be "
+            f"compiled here ({reason[0]}): install g++ or clang",
+            stacklevel=2,
+        )
+        return None
 
 
 def suits(k: Tensor, y: Tensor) -> bool:
     """Whether keys `(..., n, d)` and values `(..., n, e)` are of a kind that this is made for."""
     d, e = k.shape[-1], y.shape[-1]
-    if k.device.type != "cpu" or k.ndim > 4 or d % LANES or e % LANES or max(d, e) > WIDEST:
+    if k.device.type != "cpu" or not (k.is_floating_point() and y.is_floating_point()):
         return False
-    return k.numel() > 0 and k.shape[-2] > 1 and available()
+    if k.ndim > AXES or d % LANES or e % LANES or max(d, e) > WIDEST:
+        return False
+    return k.numel() > 0 and y.numel() > 0 and k.shape[-2] > 1 and available()
 
 
 def forward(
@@ -148,8 +166,15 @@ class _Call:
             self._point(name, _four(made))
 
     def run(self, backward: bool) -> None:
+        if not available():
+            raise InputError(
+                "a graph that was made where C++ can be compiled runs where it cannot: make it "
+                "anew here, or install g++ or clang"
+            )
         width = torch.finfo(self.dtype).bits // 8
-        _Library.code(ctypes.byref(self.scan), ctypes.c_int64(width), ctypes.c_int64(int(backward)))
+        sizes = ctypes.c_int64(width), ctypes.c_int64(int(backward))
+        if not _Library.code(ctypes.byref(self.scan), *sizes):
+            raise MemoryError("no memory for the states of linear attention")
         for x, made in self.copied:
             x.copy_(made)
 
@@ -161,7 +186,7 @@ class _Call:
 
 def _four(x: Tensor) -> Tensor:
     """With axes of batch and head, if it has none."""
-    return x.view((1,) * (4 - x.ndim) + x.shape)
+    return x.view((1,) * (AXES - x.ndim) + x.shape)
 
 
 def _has_whole_rows(x: Tensor) -> bool:
