@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from sympformer import torch_private
+from sympformer import machine, torch_private
 from sympformer.files import atomic
 
 
@@ -24,8 +24,9 @@ def load_library(source: Path, folder: Path) -> ctypes.CDLL:
         Exception: of any kind, where the compiler fails or what it made does not load.
     """
     code = source.read_bytes()
-    machine = (platform.machine(), torch.backends.cpu.get_cpu_capability())
-    made_for = (code, torch.__version__, machine, os.environ.get("CXX"))
+    # It is for this processor: another, that shares the folder, may lack its instructions.
+    here = (platform.machine(), machine.processor(), torch.backends.cpu.get_cpu_capability())
+    made_for = (code, torch.__version__, here, os.environ.get("CXX"))
     name = f"{source.stem}-{hashlib.sha256(repr(made_for).encode()).hexdigest()[:32]}"
     for kept in folder.glob(f"{name}-*.so"):
         if kept.name == _file_name(name, kept.read_bytes()):
