@@ -14,7 +14,14 @@ from sympformer.model import ModelConfig
 from sympformer.train import DataConfig, TrainConfig
 from sympformer.typed import check, check_fields, from_table, read_toml
 
-COMPARED = ("gpt", "gpt-untied", "yurii", "symp-h0", "symp-r2", "symp-exp-euler")
+COMPARED = (
+    "gpt",
+    "gpt-untied",
+    "gpt-untied-extras",
+    "symp-r2",
+    "gated-deltanet-untied",
+    "gated-delta-symp",
+)
 """The presets that are compared unless others are given."""
 BLOCK_SIZE = 128
 """Context of a text, in tokens, unless another is given."""
