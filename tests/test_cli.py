@@ -1,6 +1,7 @@
 """The command line as a user meets it: exit codes, one clear line, nothing lost."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -49,6 +50,23 @@ def test_presets(capsys):
     assert "symp-r2" in capsys.readouterr().out
     assert run("presets", "--json") == 0
     assert "gpt-untied" in json.loads(capsys.readouterr().out)
+
+
+def test_a_warning_is_one_line(tmp_path):
+    """Without a compiler, and without the library that one has made before."""
+    given = ["train", "deltanet", "--out", tmp_path / "run", *FAST, "--n-embd", "16"]
+    surroundings = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    surroundings |= {"CXX": "/nowhere/c++", "PATH": str(Path(sys.executable).parent)}
+    done = subprocess.run(
+        [sys.executable, "-m", "sympformer", *map(str, given)],
+        capture_output=True,
+        text=True,
+        env=surroundings,
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "plain torch" in line]
+    assert line.startswith("sympformer: linear attention runs in plain torch")
+    assert "UserWarning" not in done.stderr
 
 
 def test_eval_elsewhere(tmp_path, capsys):

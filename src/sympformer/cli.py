@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     try:
         _mend_streams()
-        code = _run([_decoded(a) for a in (sys.argv[1:] if arguments is None else arguments)])
+        with _plain_warnings():
+            code = _run([_decoded(a) for a in (sys.argv[1:] if arguments is None else arguments)])
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -43,6 +45,23 @@ def main(arguments: list[str] | None = None) -> int:
         if (line := _explanation(error)) is None:
             raise
         return _end(line, 2)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Inside, what this package warns of is shown as one line of ours."""
+    before, here = warnings.formatwarning, str(Path(__file__).parent)
+
+    def formatted(message, category, filename, lineno, line=None):
+        if filename.startswith(here) and issubclass(category, UserWarning):
+            return f"sympformer: {message}\n"
+        return before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = formatted
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _run(arguments: list[str]) -> int:
