@@ -16,7 +16,17 @@ from sympformer.train.config import TrainConfig
 from sympformer.train.engine import Engine
 
 SOURCE = Path(__file__).parents[1] / "src" / "sympformer"
-LOW = ("errors", "files", "figures", "machine", "shown", "signals", "table")
+LOW = (
+    "errors",
+    "files",
+    "figures",
+    "machine",
+    "minutes",
+    "optional",
+    "shown",
+    "signals",
+    "table",
+)
 FILES = {
     ".".join(path.relative_to(SOURCE).with_suffix("").parts): path for path in SOURCE.rglob("*.py")
 }

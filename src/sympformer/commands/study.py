@@ -10,7 +10,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from sympformer import machine
-from sympformer.commands.data import prepare, vocabulary
+from sympformer.commands.data import pinned, prepare, vocabulary
 from sympformer.commands.options import (
     COMPARED,
     Flat,
@@ -149,6 +149,7 @@ class Compare:
 
         shard = _shard(self.shard)
         plan.runs(vocab_size=2)  # refuse what makes no sense before any data is prepared
+        plan = replace(plan, data=pinned(plan.data))
         corpus = prepare(plan.data)
         configs = plan.runs(vocabulary(corpus))
         machine.keep_freed_memory()

@@ -13,7 +13,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from sympformer import machine
-from sympformer.commands.data import prepare, vocabulary
+from sympformer.commands.data import pinned, prepare, vocabulary
 from sympformer.commands.options import (
     Flat,
     Set,
@@ -75,8 +75,9 @@ class Train:
             config, folder = self.resumed(), self.resume
             corpus = prepare(config.data)
         else:
-            corpus = prepare(with_options(self.data, self.options, self.task_set))
-            config = self.asked(vocabulary(corpus))
+            own = replace(self, data=pinned(self.data))
+            corpus = prepare(with_options(own.data, self.options, self.task_set))
+            config = own.asked(vocabulary(corpus))
             folder = self.out or Path("runs") / f"{self.preset}-s{self.train.seed}"
         machine.keep_freed_memory()
         progress = Progress(Console(stderr=True))

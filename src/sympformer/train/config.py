@@ -15,7 +15,7 @@ from sympformer.model import ModelConfig
 from sympformer.tasks import Task, make_task
 from sympformer.typed import check, check_fields, from_table, read_toml
 
-_OF_TEXTS = "valid_text", "tokenizer", "separator", "valid_fraction"
+_OF_TEXTS = "valid_text", "tokenizer", "separator", "field", "valid_fraction"
 MOST_THREADS = 4096
 """More are a slip of the hand, and more than a system starts."""
 
@@ -26,16 +26,19 @@ class DataConfig:
 
     task: str | None = None
     """A task instead of text, generated without end (docs/tasks.md): mqar, parity, s5, ..."""
-    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     """The task's options."""
     text: str | None = None
-    """Training text: FILE, FILE.gz, .xz, .zst, or a folder of them; without it, the fables."""
+    """Training text (docs/data.md): a .txt, .md, .jsonl (also .gz, .xz, .zst) or .parquet file, a
+    folder or pattern of them, or hub:NAME[:SUBSET][@REVISION]; without it, the fables."""
     valid_text: str | None = None
     """Validation text; without it, a share of the documents is held out."""
     tokenizer: str = "bpe:4096"
     """For text: byte, bpe:SIZE (trained on it), gpt2, or the path of a tokenizer."""
     separator: str = "<|endoftext|>"
-    """The line that ends a document."""
+    """The line that ends a document, in plain text."""
+    field: str = "text"
+    """The field that holds a document, in JSON lines, Parquet tables and data sets of the hub."""
     valid_fraction: float = 0.05
     """Share of the documents held out when there is no validation text."""
     train_tokens: int = 2_000_000
