@@ -160,7 +160,9 @@ class Eval:
         run.require(corpus.digest)
         t = config.train
         if isinstance(corpus, Corpus):
-            blocks = valid_blocks(corpus.valid, config.model.block_size, t.batch_size, self.blocks)
+            eos = corpus.tokenizer.eos if config.data.document_mask else None
+            size = config.model.block_size
+            blocks = valid_blocks(corpus.valid, size, t.batch_size, self.blocks, eos)
             found = evaluate(model, blocks, corpus.floor)
             shown = {"loss": found.loss, "floor": found.floor, "tokens": found.tokens}
         else:

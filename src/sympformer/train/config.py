@@ -41,6 +41,8 @@ class DataConfig:
     """The field that holds a document, in JSON lines, Parquet tables and data sets of the hub."""
     valid_fraction: float = 0.05
     """Share of the documents held out when there is no validation text."""
+    document_mask: bool = False
+    """No token sees one of another document: of a packed block each is a row of its own."""
     train_tokens: int = 2_000_000
     """Fables: length of the training stream."""
     valid_tokens: int = 50_000
@@ -172,6 +174,16 @@ class RunConfig:
     def __post_init__(self):
         check_fields(self)
         object.__setattr__(self, "name", self.name or self.preset)
+        if self.data.document_mask and self.model.causality == "joint":
+            raise InputError(
+                "document_mask evens out rows behind their last token, which causality = 'joint' "
+                "would see: leave it out, or train a causal model"
+            )
+        if self.data.document_mask and self.train.compile:
+            raise InputError(
+                "document_mask gives every pass a shape of its own, for which blocks would be "
+                "compiled anew: leave out compile, or document_mask"
+            )
 
     def changes_to(self, other: "RunConfig") -> dict[str, Any]:
         """The options that a run must change to go on as `other`.

@@ -114,7 +114,7 @@ class Engine:
         Returns:
             The loss, a scalar on the device, and the number of targets that it is the mean of.
         """
-        batches = [next(self.loader) for _ in range(self.config.accumulation)]
+        batches = [b for _ in range(self.config.accumulation) for b in self.loader.passes()]
         counts = [len((targets != IGNORED).nonzero()) for _, targets in batches]
         total, counted = torch.zeros((), device=self.device), sum(counts)
         for (inputs, targets), count in zip(batches, counts, strict=True):
