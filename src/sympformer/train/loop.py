@@ -27,6 +27,7 @@ from sympformer.train.folder import RunFolder
 from sympformer.train.optimizer import nonfinite_groups
 from sympformer.train.progress import Progress
 from sympformer.train.sizes import require_memory
+from sympformer.train.width import scale_initial
 
 FAR = 1.0
 """An evaluation this many nats per token above the best is of a run that has diverged."""
@@ -137,6 +138,8 @@ class Run:
         self.config, self.folder, self.device = config, folder, device
         self.data = examples(data, config)
         self.model: LanguageModel | CustomModel = build(config.model).to(device)
+        if config.train.base_width is not None:
+            scale_initial(self.model, config.train.base_width)
         self.engine = Engine(self.model, self.data.loader(), config.train)
         self.best_loss, self.best_step = float("inf"), 0
         self.first_loss: float | None = None
