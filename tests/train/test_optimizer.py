@@ -146,10 +146,8 @@ def test_the_state_of_both_is_that_of_one(model):
 
     first = muon(model, MUON)
     moved(first, 1)
-    state = {
-        "groups": copy.deepcopy(first.state_dict()),
-        "weights": [p.clone() for p in model.parameters()],
-    }
+    state = copy.deepcopy(first.state_dict())
+    weights = [p.detach().clone() for p in model.parameters()]
     assert len(first.state) == len(list(model.parameters()))
     expected = moved(first, 2)
     again = muon(model, MUON)
