@@ -126,6 +126,18 @@ def locked(path: Path, who: str) -> Iterator[None]:
         os.close(handle)
 
 
+def in_use(path: Path) -> bool:
+    """Whether another process holds a `locked` lock; it is held for a moment to find out."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _lock(handle)
+    finally:
+        os.close(handle)
+
+
 def _lock(handle: int) -> bool:
     """Whether a file could be locked; True where the system has no locks for it."""
     try:

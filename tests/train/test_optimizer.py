@@ -9,7 +9,13 @@ import sympformer as sf
 from sympformer import InputError
 from sympformer.train.config import TrainConfig
 from sympformer.train.engine import clip_gradients, gradient_norms, set_learning_rate
-from sympformer.train.optimizer import adamw, make_optimizer, muon, parameter_groups
+from sympformer.train.optimizer import (
+    adamw,
+    learned_scalars,
+    make_optimizer,
+    muon,
+    parameter_groups,
+)
 
 
 @pytest.fixture
@@ -168,3 +174,12 @@ def test_options_without_effect_are_refused():
     ):
         with pytest.raises(InputError, match=says):
             TrainConfig(**options)
+
+
+def test_learned_scalars_by_name(model):
+    found = learned_scalars(model)
+    assert len(found) == len(parameter_groups(model)["scalars"])
+    oracle = model.blocks[1].attention
+    assert found["blocks.1.attention.h_x"] == pytest.approx(oracle.h_x().item())
+    assert any("c_log" in name for name in found), "damping"
+    assert learned_scalars(torch.nn.Linear(2, 2)) == {}

@@ -4,6 +4,7 @@ from sympformer.commands.bench import Bench
 from sympformer.commands.data import Data
 from sympformer.commands.lab import Lab
 from sympformer.commands.models import Audit, Presets
+from sympformer.commands.runs import Runs
 from sympformer.commands.study import Compare, Report
 from sympformer.commands.train import Eval, Generate, Train
 
@@ -15,6 +16,7 @@ COMMANDS = {
     "generate": Generate,
     "audit": Audit,
     "report": Report,
+    "runs": Runs,
     "lab": Lab,
     "data": Data,
     "bench": Bench,

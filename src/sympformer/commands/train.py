@@ -18,6 +18,7 @@ from sympformer.commands.options import (
     Flat,
     Set,
     Size,
+    Watch,
     default_sizes,
     defaults,
     overrides,
@@ -32,7 +33,6 @@ from sympformer.signals import noticed
 from sympformer.tasks import Setting
 from sympformer.train import (
     DataConfig,
-    Progress,
     RunConfig,
     TrainConfig,
     evaluate,
@@ -42,6 +42,7 @@ from sympformer.train.examples import run_tests
 from sympformer.train.folder import CONFIG, RunFolder
 from sympformer.train.runs import run_of
 from sympformer.train.sizes import require_loops
+from sympformer.train.watch import Watched
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Train:
     train: Annotated[TrainConfig, Flat] = field(default_factory=TrainConfig)
     task_set: Set = ()
     """Options of the task, e.g. --task-set vocab_size=256 "train=[[32,4],[64,8]]"."""
+    watch: Watch = ()
+    """Programs that are told the metrics, too: tensorboard, wandb, trackio (docs/optimisers.md)."""
     model: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
     """What a file says of the architecture beside its size."""
     options: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
@@ -80,7 +83,7 @@ class Train:
             config = own.asked(vocabulary(corpus))
             folder = self.out or Path("runs") / f"{self.preset}-s{self.train.seed}"
         machine.keep_freed_memory()
-        progress = Progress(Console(stderr=True))
+        progress = Watched(Console(stderr=True), self.watch, folder)
         with noticed() as stop:
             resume = self.resume is not None
             summary = train(config, corpus, folder, resume=resume, progress=progress, stop=stop)

@@ -36,6 +36,14 @@ def nonfinite_groups(model: nn.Module) -> list[str]:
     return [name for name, ps in groups if not all(bool(p.isfinite().all()) for p in ps)]
 
 
+@torch.no_grad()
+def learned_scalars(model: nn.Module) -> dict[str, float]:
+    """The values of the learned scalars, by name: steps, damping, look-ahead of every layer."""
+    found = {n: m() for n, m in model.named_modules() if isinstance(m, LearnedScalar)}
+    values = torch.stack(list(found.values())).tolist() if found else []
+    return dict(zip(found, values, strict=True))
+
+
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimizer that is asked for; every group has a `name` and the `factor` of its rate.
 
