@@ -4,8 +4,8 @@
 
 Both read the same JSON lines and encode them with the same vocabulary, in turns, with one thread of
 the tokenizer; each number is the best of its rounds, in MB of text a second of wall time and of
-processor time. `datasets` is timed with and without reading the file into its own table, which
-it does once; ours reads the file, divides it, encodes, writes and hashes.
+processor time. `datasets` reads the file into a table of its own and maps that; ours reads the
+file, divides it, encodes, writes and hashes.
 """
 
 import argparse

@@ -124,7 +124,7 @@ class HubText:
         return InputError(
             f"cannot read {self} ({one_line(error)}): where there is a network, "
             f"`hf download {self.name} --repo-type dataset{revision} --local-dir FOLDER` makes a "
-            "copy; then give that folder as the text"
+            "copy; then give its data files as the text, 'FOLDER/**/*.parquet' or *.jsonl"
         )
 
 
