@@ -20,11 +20,12 @@ os.environ["RAYON_NUM_THREADS"] = "1"  # before the tokenizer is imported
 from sympformer.data.encoding import pack
 from sympformer.data.source import Source
 from sympformer.data.tokenizer import SubwordTokenizer, train_bpe
+from sympformer.optional import require
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Preparing a text beside datasets.map")
     parser.add_argument("text", help="a .jsonl file")
     parser.add_argument("--field", default="text")
     parser.add_argument("--vocabulary", type=int, default=4096)
@@ -57,8 +58,7 @@ def ours(source: Source, tokenizer: SubwordTokenizer, folder: Path) -> None:
 
 def theirs(options: argparse.Namespace, tokenizer: SubwordTokenizer, folder: Path) -> None:
     """Read the file as a table, and map it to ids, which are written as a table."""
-    import datasets
-
+    datasets = require("datasets", "hub", "this measurement")
     datasets.disable_progress_bars()
     cache = str(folder)
     table = datasets.load_dataset("json", data_files=options.text, split="train", cache_dir=cache)
