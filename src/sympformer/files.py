@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 from sympformer.errors import InputError
 
@@ -75,20 +76,31 @@ class Held:
             with suppress(OSError):  # where nothing can be locked, nothing is taken for abandoned
                 fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
+    @classmethod
+    def taken_over(cls, path: Path) -> Self | None:
+        """The file of a process that is dead; None if it lives, or nobody can know."""
+        handle = _of_the_dead(path)
+        if handle is None:
+            return None
+        held = cls.__new__(cls)
+        held.path, held._handle = path, handle
+        return held
+
     def rename(self, target: Path) -> None:
         """Give the file another name, in one step."""
         if fcntl is None:
-            self._release()
+            self.release()
         os.replace(self.path, target)
 
     def delete(self) -> None:
         """Delete the file, if it still has its name, and let go of it."""
         if fcntl is None:
-            self._release()
+            self.release()
         self.path.unlink(missing_ok=True)
-        self._release()
+        self.release()
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Let go of the file, which stays."""
         if self._handle is not None:
             os.close(self._handle)
         self._handle = None
@@ -110,6 +122,18 @@ def locked(path: Path, who: str) -> Iterator[None]:
         if not _lock(handle):
             raise InputError(f"another process is using {who}: wait for it, or stop it")
         yield
+    finally:
+        os.close(handle)
+
+
+def in_use(path: Path) -> bool:
+    """Whether another process holds a `locked` lock; it is held for a moment to find out."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _lock(handle)
     finally:
         os.close(handle)
 
@@ -136,18 +160,29 @@ def abandoned(path: Path) -> bool:
         except OSError:
             return False
         return True
+    handle = _of_the_dead(path)
+    if handle is not None:
+        os.close(handle)
+    return handle is not None
+
+
+def _of_the_dead(path: Path) -> int | None:
+    """A locked handle of a `Held` file whose process is dead."""
+    if fcntl is None:
+        return None
     try:
         handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return False
+        return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Its owner may have renamed or deleted it between the two calls.
-        return os.path.samestat(os.fstat(handle), os.lstat(path))
+        if os.path.samestat(os.fstat(handle), os.lstat(path)):
+            return handle
     except OSError:
-        return False
-    finally:
-        os.close(handle)
+        pass
+    os.close(handle)
+    return None
 
 
 def link(path: Path, target: Path) -> None:

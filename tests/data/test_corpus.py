@@ -70,7 +70,7 @@ def test_the_second_time_comes_from_the_cache(text, monkeypatch):
     def never(*_):
         raise AssertionError("prepared twice")
 
-    monkeypatch.setattr(packing, "pack", never)
+    monkeypatch.setattr("sympformer.data.corpus.pack", never)
     monkeypatch.setattr("sympformer.data.corpus.train_bpe", never)
     second = from_text(text, tokenizer="bpe:300")
     assert second.digest == first.digest
@@ -105,7 +105,7 @@ def test_a_run_folder_lends_its_tokenizer(text, tmp_path):
 
 
 def test_an_exception_half_way_leaves_nothing_that_loads(text, cache, monkeypatch):
-    monkeypatch.setattr(packing, "_BATCH_CHARACTERS", 1000)
+    monkeypatch.setattr("sympformer.data.encoding._BATCH_CHARACTERS", 1000)
     encode = ByteTokenizer.encode
 
     def interrupted(self, document):

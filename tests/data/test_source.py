@@ -47,6 +47,19 @@ def test_made_from_names_all_that_matters(tmp_path):
     assert Source(one, two, 0.3).made_from() == Source(one, two, 0.1).made_from()
 
 
+def test_options_without_effect_are_refused(tmp_path):
+    plain = text(tmp_path / "a.txt", ["1"]).path
+    (records := tmp_path / "b.jsonl").write_text('{"body": "2"}')
+    both = str(tmp_path / "[ab].*")
+    assert Source.of(str(records), None, 0.1, field="body").train.takes == {"field"}
+    assert Source.of(both, None, 0.1, "", "body").train.takes == {"field", "separator"}
+    assert Source.of(str(plain), str(records), 0.1, "", "body").valid is not None
+    with pytest.raises(InputError, match=r"field = 'body' is about JSON lines.*a\.txt has none"):
+        Source.of(str(plain), None, 0.1, field="body")
+    with pytest.raises(InputError, match=r"separator = '' is about plain text.*b\.jsonl has none"):
+        Source.of(str(records), None, 0.1, separator="")
+
+
 @pytest.mark.parametrize("fraction", [-1, 0, 1, 1.5, float("nan")])
 def test_bad_fractions(tmp_path, fraction):
     with pytest.raises(InputError, match="between 0 and 1"):

@@ -6,6 +6,7 @@ from sympformer.commands.evaluate import Eval
 from sympformer.commands.export import Export
 from sympformer.commands.lab import Lab
 from sympformer.commands.models import Audit, Presets
+from sympformer.commands.runs import Runs
 from sympformer.commands.study import Compare, Report
 from sympformer.commands.train import Generate, Train
 
@@ -18,6 +19,7 @@ COMMANDS = {
     "audit": Audit,
     "export": Export,
     "report": Report,
+    "runs": Runs,
     "lab": Lab,
     "data": Data,
     "bench": Bench,

@@ -1,11 +1,12 @@
 """The command about data, and the corpus that other commands read."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated
 
 from sympformer.commands.options import Flat, Set, with_options
 from sympformer.data import Corpus, fables, from_text, preview, summary
+from sympformer.data.hub import PREFIX, HubText
 from sympformer.tasks import IGNORED, Task
 from sympformer.train import DataConfig
 
@@ -34,6 +35,17 @@ def vocabulary(data: Corpus | Task) -> int:
     return data.vocabulary if isinstance(data, Task) else data.tokenizer.vocab_size
 
 
+def pinned(data: DataConfig) -> DataConfig:
+    """The same data, data sets of the hub at the commits that they are at now.
+
+    Raises:
+        InputError: the hub cannot be reached.
+    """
+    texts = {name: getattr(data, name) for name in ("text", "valid_text")}
+    on_hub = {name: text for name, text in texts.items() if text and text.startswith(PREFIX)}
+    return replace(data, **{n: str(HubText.parse(text).pinned()) for n, text in on_hub.items()})
+
+
 def prepare(data: DataConfig) -> Corpus | Task:
     """The corpus or the task that the options ask for.
 
@@ -50,6 +62,7 @@ def prepare(data: DataConfig) -> Corpus | Task:
         tokenizer=data.tokenizer,
         separator=data.separator,
         valid_fraction=data.valid_fraction,
+        field=data.field,
     )
 
 

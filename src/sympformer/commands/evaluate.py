@@ -115,7 +115,8 @@ class Eval:
         run.require(corpus.digest)
         t = config.train
         if isinstance(corpus, Corpus):
-            sizes = config.model.block_size, t.batch_size, self.blocks
+            eos = corpus.tokenizer.eos if config.data.document_mask else None
+            sizes = config.model.block_size, t.batch_size, self.blocks, eos
             found = evaluate(model, valid_blocks(corpus.valid, *sizes), corpus.floor)
             shown: dict[str, Any] = {
                 "loss": found.loss,

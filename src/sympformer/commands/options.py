@@ -30,6 +30,8 @@ Flat = arg(name="")
 Set = Annotated[tuple[str, ...], arg(metavar="[OPTION=VALUE ...]")]
 """Options of an architecture, read by `overrides`."""
 
+Watch = Annotated[tuple[str, ...], arg(metavar="[tensorboard|wandb|trackio ...]")]
+"""Programs that are told the metrics."""
 
 KEYS = ["preset", "model", "data", "train", "imports", "variant", "name"]
 """What stands at the top of a run's config.toml."""

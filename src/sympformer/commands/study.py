@@ -10,12 +10,13 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from sympformer import machine
-from sympformer.commands.data import prepare, vocabulary
+from sympformer.commands.data import pinned, prepare, vocabulary
 from sympformer.commands.options import (
     COMPARED,
     Flat,
     Set,
     Size,
+    Watch,
     default_sizes,
     overrides,
     sizes_in,
@@ -24,8 +25,9 @@ from sympformer.commands.options import (
 from sympformer.errors import InputError, lookup
 from sympformer.model import PRESETS
 from sympformer.signals import noticed
-from sympformer.train import DataConfig, Progress, TrainConfig
+from sympformer.train import DataConfig, TrainConfig
 from sympformer.train.folder import RunFolder
+from sympformer.train.watch import Watched
 
 Variants = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME=PRESET,OPTION=VALUE ...]")]
 
@@ -65,6 +67,8 @@ class Compare:
     shard: str = "1/1"
     """I/N: train every N-th run only, from the I-th on, as a job array does; the report is made by
     the job that finds all runs finished."""
+    watch: Watch = ()
+    """Programs that are told the metrics, too: tensorboard, wandb, trackio (docs/optimisers.md)."""
     file: tyro.conf.Suppress[Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     """What a file says of models beside their size, of variants and the task; options are added."""
 
@@ -149,11 +153,13 @@ class Compare:
 
         shard = _shard(self.shard)
         plan.runs(vocab_size=2)  # refuse what makes no sense before any data is prepared
+        plan = replace(plan, data=pinned(plan.data))
         corpus = prepare(plan.data)
         configs = plan.runs(vocabulary(corpus))
         machine.keep_freed_memory()
+        progress = Watched(Console(stderr=True), self.watch, folder)
         with noticed() as stop:
-            runs = compare(configs, corpus, folder, Progress(Console(stderr=True)), shard, stop)
+            runs = compare(configs, corpus, folder, progress, shard, stop)
         folders = map(RunFolder, runs)
         if left := sum(not (run.finished or run.given_up) for run in folders):
             print(f"{left} of {len(runs)} runs are not finished yet: the last makes the report")

@@ -12,11 +12,12 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from sympformer import machine
-from sympformer.commands.data import prepare, vocabulary
+from sympformer.commands.data import pinned, prepare, vocabulary
 from sympformer.commands.options import (
     Flat,
     Set,
     Size,
+    Watch,
     default_sizes,
     defaults,
     overrides,
@@ -29,13 +30,13 @@ from sympformer.shown import visible
 from sympformer.signals import noticed
 from sympformer.train import (
     DataConfig,
-    Progress,
     RunConfig,
     TrainConfig,
     train,
 )
 from sympformer.train.folder import CONFIG, RunFolder
 from sympformer.train.runs import run_of
+from sympformer.train.watch import Watched
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Train:
     train: Annotated[TrainConfig, Flat] = field(default_factory=TrainConfig)
     task_set: Set = ()
     """Options of the task, e.g. --task-set vocab_size=256 "train=[[32,4],[64,8]]"."""
+    watch: Watch = ()
+    """Programs that are told the metrics, too: tensorboard, wandb, trackio (docs/optimisers.md)."""
     model: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
     """What a file says of the architecture beside its size."""
     options: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
@@ -69,11 +72,12 @@ class Train:
             config, folder = self.resumed(), self.resume
             corpus = prepare(config.data)
         else:
-            corpus = prepare(with_options(self.data, self.options, self.task_set))
-            config = self.asked(vocabulary(corpus))
+            own = replace(self, data=pinned(self.data))
+            corpus = prepare(with_options(own.data, self.options, self.task_set))
+            config = own.asked(vocabulary(corpus))
             folder = self.out or Path("runs") / f"{self.preset}-s{self.train.seed}"
         machine.keep_freed_memory()
-        progress = Progress(Console(stderr=True))
+        progress = Watched(Console(stderr=True), self.watch, folder)
         with noticed() as stop:
             resume = self.resume is not None
             summary = train(config, corpus, folder, resume=resume, progress=progress, stop=stop)

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -16,12 +16,17 @@ import numpy as np
 from rich.console import Console
 
 from sympformer.data import packing
+from sympformer.data.encoding import SplitWriter, pack
 from sympformer.data.fables import FablesTokenizer, stream
-from sympformer.data.packing import Manifest, Split, SplitWriter, open_array
+from sympformer.data.folders import discard, whole_folder
+from sympformer.data.packing import Manifest, Split, open_array
 from sympformer.data.source import Source
-from sympformer.data.text import SEPARATOR, Text, file_sha256
+from sympformer.data.text import FIELD, SEPARATOR, file_sha256
 from sympformer.data.tokenizer import Tokenizer, load_tokenizer, save_tokenizer, train_bpe
 from sympformer.errors import InputError
+
+LEARNED_FROM = 1 << 28
+"""Characters that a vocabulary is learned from: words are counted in memory, and slowly."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +56,14 @@ def from_text(
     valid_fraction: float = 0.05,
     cache: str | os.PathLike[str] | None = None,
     quiet: bool = False,
+    field: str = FIELD,
 ) -> Corpus:
-    """The corpus of a text file or folder (see `Text`), packed on first use.
+    """The corpus of a text, packed on first use.
+
+    The text is a file, a folder, or a pattern of them (see `Text`: `separator` and `field` say
+    where its documents are), or `hub:NAME[:SUBSET][@REVISION]`, a data set of the Hugging Face hub
+    (see `HubText`; of `valid_text` the split "validation"). A preparation that was interrupted or
+    killed goes on where it was.
 
     Validation is `valid_text` or, without it, each document with probability `valid_fraction`, by
     a hash of the document. `tokenizer` is `bpe:SIZE`, learned from the training documents, or
@@ -64,8 +75,8 @@ def from_text(
         InputError: a text cannot be read, no document is left for one of the splits, there is no
             such tokenizer, or the cache cannot be written.
     """
-    valid = None if valid_text is None else Text(Path(valid_text), separator)
-    source = Source(Text(Path(text), separator), valid, valid_fraction)
+    valid = None if valid_text is None else os.fspath(valid_text)
+    source = Source.of(os.fspath(text), valid, valid_fraction, separator, field)
     made_from = source.made_from()
     root = cache_folder(cache)
     if bpe := re.fullmatch(r"bpe:([0-9]{1,18})", str(tokenizer)):
@@ -75,7 +86,7 @@ def from_text(
 
     def fill(folder: Path) -> tuple[Split, Split]:
         documents = source.documents(None if quiet else "encoding")
-        train, valid = packing.pack(documents, chosen, folder)
+        train, valid = pack(documents, chosen, folder)
         source.require_documents(train.documents, valid.documents)
         return train, valid
 
@@ -188,15 +199,36 @@ def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
 def _learned_bpe(
     source: Source, made_from: dict[str, Any], vocab_size: int, root: Path, quiet: bool
 ) -> Tokenizer:
-    folder = root / f"bpe-{vocab_size}-{_key(made_from)}"
+    folder = root / f"bpe-{vocab_size}-{_key([LEARNED_FROM, made_from])}"
     if (folder / "tokenizer.json").exists():
         try:
             return load_tokenizer(folder)
         except InputError as error:
             _tell(f"{error}: it is learned again", quiet)
     label = None if quiet else f"learning bpe:{vocab_size}"
-    save_tokenizer(train_bpe(source.training_documents(label), vocab_size), folder)
+    documents = _Limited(source.training_documents(label), LEARNED_FROM)
+    save_tokenizer(train_bpe(documents, vocab_size), folder)
+    if documents.cut:
+        _tell(f"bpe:{vocab_size} is learned from the first {LEARNED_FROM:,} characters", quiet)
     return load_tokenizer(folder)
+
+
+class _Limited:
+    """The texts of `texts` as far as they have `limit` characters in all, the last one cut."""
+
+    def __init__(self, texts: Iterable[str], limit: int) -> None:
+        self.texts, self.left = texts, limit
+        self.cut = False
+        """Whether there are more."""
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self.texts:
+            if len(text) > self.left:
+                self.cut = True
+                yield text[: self.left]
+                return
+            self.left -= len(text)
+            yield text
 
 
 def _prepared(
@@ -214,8 +246,8 @@ def _prepared(
             return load(folder)
         except InputError as error:
             _tell(f"{error}: that is done now", quiet)
-            packing.discard(folder)
-    with packing.whole_folder(folder) as partial:
+            discard(folder)
+    with whole_folder(folder) as partial:
         train, valid = fill(partial)
         save_tokenizer(tokenizer, partial)
         floor = partial / "floor.bin"

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sympformer.data.documents import IGNORED, apart, taken
 from sympformer.errors import InputError
 
 
@@ -21,6 +22,8 @@ class Loader:
 
     Iterating gives (inputs, targets), int64, each of shape (batch_size, block_size).
 
+    With `eos`, the separator, `passes` gives every document by itself: see `documents.apart`.
+
     Raises:
         InputError: the stream is shorter than one block, or `seed` is negative.
     """
@@ -33,6 +36,7 @@ class Loader:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        eos: int | None = None,
     ) -> None:
         _require_block(tokens, block_size)
         if seed < 0:
@@ -43,6 +47,7 @@ class Loader:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.eos = eos
         self._start_epoch(0)
 
     def __iter__(self) -> Self:
@@ -52,6 +57,16 @@ class Loader:
         starts = np.array([self._next_start() for _ in range(self.world_size * self.batch_size)])
         first = self.rank * self.batch_size
         return _batch(self.tokens, starts[first : first + self.batch_size], self.block_size)
+
+    def passes(self) -> list[tuple[Tensor, Tensor]]:
+        """The next batch in the parts in which the model takes it, one if documents are packed."""
+        inputs, targets = next(self)
+        if self.eos is None:
+            return [(inputs, targets)]
+        return [
+            (taken(inputs, places, self.eos), taken(targets, places, IGNORED))
+            for places in apart(inputs, self.eos)
+        ]
 
     def state_dict(self) -> dict[str, int]:
         """Where the stream of blocks stands; the same on every rank."""
@@ -89,12 +104,18 @@ class Loader:
 
 
 def valid_blocks(
-    tokens: np.ndarray, block_size: int, batch_size: int, max_blocks: int | None = None
+    tokens: np.ndarray,
+    block_size: int,
+    batch_size: int,
+    max_blocks: int | None = None,
+    eos: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
     """Validation batches, the same for every model: all blocks, or `max_blocks` spread evenly.
 
     Gives (inputs, targets, positions), each of shape (B, block_size) with B <= batch_size:
-    `targets == tokens[positions]`, so `floor[positions]` belongs to exactly these targets.
+    `targets == tokens[positions]`, so `floor[positions]` belongs to exactly these targets. With
+    `eos` every document is a row by itself (see `documents.apart`), and `positions`, one axis
+    then, are those of the targets that count.
 
     Raises:
         InputError: the stream is shorter than one block.
@@ -106,7 +127,13 @@ def valid_blocks(
     for first in range(0, chosen, batch_size):
         batch = starts[first : first + batch_size]
         positions = batch[:, None] + np.arange(1, block_size + 1)
-        yield *_batch(tokens, batch, block_size), positions
+        inputs, targets = _batch(tokens, batch, block_size)
+        if eos is None:
+            yield inputs, targets, positions
+            continue
+        for places in apart(inputs, eos):
+            here = positions.flatten()[places[places >= 0].numpy()]
+            yield taken(inputs, places, eos), taken(targets, places, IGNORED), here
 
 
 def _count_blocks(tokens: int, block_size: int) -> int:

@@ -1,44 +1,39 @@
-"""Text files, packed or not, read as a stream of documents."""
+"""Text in files: which of them, in which order, and the documents in each."""
 
-import codecs
+import glob
 import hashlib
-import io
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
+from sympformer.data.kinds import (
+    bare_name,
+    form_of,
+    is_packed_otherwise,
+    is_readable,
+    other_kind,
+    refusal,
 )
-
-from sympformer.data.unpack import is_folder, other_kind, pieces, refusal
+from sympformer.data.plain import plain_documents
+from sympformer.data.reading import reading
+from sympformer.data.tables import json_documents, parquet_documents
+from sympformer.data.unpack import is_folder
 from sympformer.errors import InputError
 from sympformer.files import reason
 
 SEPARATOR = "<|endoftext|>"
-SUFFIXES = (".txt", ".txt.gz", ".txt.xz", ".txt.zst")
-
-LONGEST = 1 << 27
-"""Characters of the longest document that is read: it is held in memory, several times over."""
-
-_PACK_LINES = 1 << 16
-_PART = 1 << 22
-_BETWEEN_WORDS = re.compile(r"(?<=\S) (?=\S)")
+FIELD = "text"
 
 
 @dataclass(frozen=True)
 class Text:
-    """The documents of one text file or of every `SUFFIXES` file below a folder.
+    """The documents of a text file, of every such file below a folder, or of those of a pattern.
 
-    A document ends at a line that holds only `separator`, white space aside (`""`: at a blank
-    line), and with its file. Line ends are unified; documents of white space alone are skipped.
+    Read are plain text (.txt, .md, or another ending) and JSON lines (.jsonl, .ndjson), either also
+    packed (.gz, .xz, .zst), and Parquet tables (.parquet). In plain text a document ends at a line
+    that holds only `separator`, white space aside (`""`: at a blank line), and with its file; in
+    records it is the text in `field`. Line ends are unified; documents of white space alone are
+    skipped.
 
     Raises:
         InputError: there is nothing to read at `path`, it is neither text nor a folder of text, or
@@ -47,73 +42,67 @@ class Text:
 
     path: Path
     separator: str = SEPARATOR
+    field: str = FIELD
 
     def __post_init__(self) -> None:
         if "\n" in self.separator:
             raise InputError("the separator is one whole line; for blank lines give ''")
         self.files()
 
+    def __str__(self) -> str:
+        return str(self.path)
+
     @property
     def name(self) -> str:
-        """File or folder name without its endings."""
-        return self.path.resolve().name.split(".txt")[0]
+        """File or folder name without its endings; of a pattern, that of its folder."""
+        path = self.path
+        while _is_pattern(path):
+            path = path.parent
+        return bare_name(path.resolve()) or "text"
+
+    @property
+    def takes(self) -> set[str]:
+        """Which options have an effect: `separator` on plain text, `field` on records."""
+        return {"separator" if form_of(path) == "text" else "field" for path in self.files()}
 
     def files(self) -> list[Path]:
         """The files, in the order in which they are read."""
-        if not is_folder(self.path):
-            if kind := other_kind(self.path):
-                raise refusal(self.path, kind)
-            return [self.path]
-        found = [file for file in sorted(self.path.rglob("*.txt*")) if not file.is_dir()]
-        for file in found:
-            kind = other_kind(file)
-            if kind and kind.startswith("packed"):
-                raise refusal(file, kind)
-        files = [file for file in found if file.name.endswith(SUFFIXES)]
-        for file in files:
-            is_folder(file)  # refuses what is neither file nor folder
-        if not files:
-            others = sorted({kind for file in self.path.rglob("*") if (kind := other_kind(file))})
-            there = f", but {', '.join(others)}" if others else ""
-            raise InputError(f"no {', '.join(SUFFIXES)} file below {self.path}{there}")
-        return files
+        if not _is_pattern(self.path):
+            return _below(self.path)
+        found = sorted(map(Path, glob.glob(str(self.path), recursive=True)))
+        if not found:
+            raise InputError(f"no text at {self.path}: no file or folder is so called")
+        return list(dict.fromkeys(file for path in found for file in _below(path)))
 
-    def sha256(self) -> str:
-        """Hash of the files as stored; their names do not count."""
+    def made_from(self) -> str:
+        """Hash of the files as stored, and of how they are read; their names do not count."""
         total = hashlib.sha256()
         for path in self.files():
-            total.update(file_sha256(path).encode())
+            form = form_of(path)
+            option = self.separator if form == "text" else self.field
+            total.update(f"{file_sha256(path)} {form} {option}\n".encode())
         return total.hexdigest()
 
     def documents(self, label: str | None = None) -> Iterator[str]:
-        """Every document, in order; with a `label`, progress is shown on a terminal's stderr.
+        """Every document, in order; with a `label`, progress is shown on stderr.
 
         Raises:
-            InputError: a file is not UTF-8, cannot be unpacked, or has a document of more than
-                `LONGEST` characters.
+            InputError: a file is not UTF-8, cannot be unpacked, has a record without text, or a
+                document of more than `plain.LONGEST` characters.
         """
         files = self.files()
-        with _progress(label) as progress:
-            task = progress.add_task(label or "", total=sum(f.stat().st_size for f in files))
+        with reading(label, sum(file.stat().st_size for file in files)) as advance:
             for path in files:
-                yield from _documents(
-                    path, self.separator, lambda count: progress.advance(task, count)
-                )
+                yield from self._documents(path, advance)
 
-
-def parts(text: str) -> Iterator[str]:
-    """A document in parts of about 4 Mi characters, to be encoded one after another.
-
-    They are cut before a space between two words, where tokenizers that split at white space
-    cut too: their tokens stay those of the whole. Where there is none they are cut anywhere.
-    """
-    start = 0
-    while len(text) - start > _PART:
-        space = _BETWEEN_WORDS.search(text, start + _PART // 2, start + _PART)
-        end = space.start() if space else start + _PART
-        yield text[start:end]
-        start = end
-    yield text[start:]
+    def _documents(self, path: Path, advance: Callable[[int], None]) -> Iterator[str]:
+        match form_of(path):
+            case "text":
+                return plain_documents(path, self.separator, advance)
+            case "jsonl":
+                return json_documents(path, self.field, advance)
+            case "parquet":
+                return parquet_documents(path, self.field, advance)
 
 
 def file_sha256(path: Path) -> str:
@@ -129,89 +118,31 @@ def file_sha256(path: Path) -> str:
         raise InputError(f"cannot read {path}: {reason(error)}") from None
 
 
-def _progress(label: str | None) -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=label is None or not console.is_terminal,
-    )
+def _is_pattern(path: Path) -> bool:
+    """Whether a path that is not there has wildcards."""
+    return any(sign in str(path) for sign in "*?[") and not path.exists()
 
 
-def _documents(path: Path, separator: str, advance: Callable[[int], None]) -> Iterator[str]:
-    end = separator.strip()
-    document, line = _Lines(path), []
-    for text in _decoded(path, advance):
-        first, *lines = text.split("\n")
-        line.append(first)
-        document.grow(len(text))
-        for following in lines:
-            whole = "".join(line)
-            if whole.strip() == end:
-                yield from document.close()
-            else:
-                document.append(whole)
-            line = [following]
-    rest = "".join(line)
-    if rest and rest.strip() != end:
-        document.append(rest)
-    yield from document.close()
-
-
-class _Lines:
-    """The lines of the document that is being read, in about as much memory as their text."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._blocks: list[str] = []
-        self._lines: list[str] = []
-        self._characters = 0
-
-    def grow(self, characters: int) -> None:
-        """Count characters, some of which may belong to the document before or after."""
-        self._characters += characters
-        if self._characters > LONGEST:
-            raise InputError(
-                f"{self._path} has a document of more than {LONGEST >> 20} Mi characters: give the "
-                "separator with which documents end in it"
-            )
-
-    def append(self, line: str) -> None:
-        """Add a line."""
-        self._lines.append(line)
-        if len(self._lines) == _PACK_LINES:  # a line of a few characters takes 50 bytes and more
-            self._blocks.append("\n".join(self._lines))
-            self._lines = []
-
-    def close(self) -> Iterator[str]:
-        """The document, unless it is blank; then start another."""
-        text = "\n".join(self._blocks + self._lines)
-        self._blocks, self._lines, self._characters = [], [], 0
-        if text and not text.isspace():
-            yield text
-
-
-def _decoded(path: Path, advance: Callable[[int], None]) -> Iterator[str]:
-    """The text of a file, line ends unified and without a byte order mark."""
-    utf8 = codecs.getincrementaldecoder("utf-8")()
-    lines = io.IncrementalNewlineDecoder(utf8, translate=True)
-    read, start = 0, True
-    try:
-        for piece in pieces(path, advance):
-            read += len(piece)
-            text = lines.decode(piece)
-            if start and text:
-                text, start = text.removeprefix("\ufeff"), False
-            yield text
-        yield lines.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        at = read - len(error.object) + error.start
+def _below(path: Path) -> list[Path]:
+    """A file itself, or the text files below a folder, in order of name."""
+    if not is_folder(path):
+        if kind := other_kind(path):
+            raise refusal(path, kind)
+        return [path]
+    files, others = [], set()
+    for file in sorted(path.rglob("*")):
+        kind = other_kind(file)
+        if file.is_dir():
+            continue
+        if kind and is_packed_otherwise(file):
+            raise refusal(file, kind)
+        if is_readable(file) and not kind:
+            is_folder(file)  # refuses what is neither file nor folder
+            files.append(file)
+        others |= {kind} - {None}
+    if not files:
+        there = f", but {', '.join(sorted(others))}" if others else ""
         raise InputError(
-            f"{path} is not UTF-8 text: 0x{error.object[error.start]:02x} at byte {at:,} (counted "
-            "from 0, unpacked); convert it first, for example with iconv"
-        ) from None
+            f"no .txt, .md, .jsonl or .parquet file, packed or not, below {path}{there}"
+        )
+    return files

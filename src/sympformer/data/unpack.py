@@ -1,4 +1,4 @@
-"""The bytes of text files, packed or not, in pieces of bounded size; other files are named."""
+"""The bytes of text files, packed or not, in pieces of bounded size."""
 
 import lzma
 import zlib
@@ -6,49 +6,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sympformer.data.kinds import require_text
 from sympformer.errors import InputError
 from sympformer.files import reason, require_regular
+from sympformer.optional import require
 
 _READ_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 20
 _ZSTD_BYTES = 1 << 9
 """Of input at a time: four bytes of it hold up to 128 KiB, and no option bounds the output."""
 _LZMA_MEMORY = 1 << 28
-
-_ENDINGS = {
-    ".7z": "a 7z archive",
-    ".arrow": "an Arrow table",
-    ".br": "packed with brotli",
-    ".bz2": "packed with bzip2",
-    ".json": "JSON",
-    ".jsonl": "JSON lines",
-    ".lz4": "packed with lz4",
-    ".lzma": "packed with lzma",
-    ".ndjson": "JSON lines",
-    ".parquet": "a Parquet table",
-    ".pdf": "a PDF",
-    ".rar": "a RAR archive",
-    ".tar": "a tar archive",
-    ".tgz": "a tar archive",
-    ".z": "packed with compress",
-    ".zip": "a zip archive",
-}
-_SIGNATURES = {
-    b"\x1f\x8b": "packed with gzip, but not named .gz",
-    b"\xfd7zXZ\0": "packed with xz, but not named .xz",
-    b"\x28\xb5\x2f\xfd": "packed with zstd, but not named .zst",
-    b"7z\xbc\xaf\x27\x1c": _ENDINGS[".7z"],
-    b"ARROW1\0\0": _ENDINGS[".arrow"],
-    **{b"BZh%d1AY&SY" % level: _ENDINGS[".bz2"] for level in range(1, 10)},
-    b"\x04\x22\x4d\x18": _ENDINGS[".lz4"],
-    b"PAR1\x15": _ENDINGS[".parquet"],
-    b"%PDF-": _ENDINGS[".pdf"],
-    b"Rar!\x1a": _ENDINGS[".rar"],
-    b"PK\x03\x04": _ENDINGS[".zip"],
-    b"\x89HDF\r\n": "an HDF5 file",
-    b"\x93NUMPY": "a NumPy array",
-    b"SQLite format 3\0": "a database",
-}
 
 
 def is_folder(path: Path) -> bool:
@@ -66,21 +33,6 @@ def is_folder(path: Path) -> bool:
     return path.is_dir()
 
 
-def other_kind(path: Path) -> str | None:
-    """What a file is by its endings, if it is not text that can be read, packed or not."""
-    endings = [suffix.lower() for suffix in path.suffixes[-2:]]
-    if len(endings) == 2 and endings[1] not in _FORMATS:
-        del endings[0]
-    return next((_ENDINGS[ending] for ending in endings if ending in _ENDINGS), None)
-
-
-def refusal(path: Path, kind: str) -> InputError:
-    """The error for a file of another kind."""
-    return InputError(
-        f"{path} is {kind}: give plain text (.txt), or that packed with gzip, xz or zstd"
-    )
-
-
 def pieces(path: Path, advance: Callable[[int], None]) -> Iterator[bytes]:
     """Unpacked bytes of a file; `advance` is called with the number of bytes read from it.
 
@@ -89,7 +41,7 @@ def pieces(path: Path, advance: Callable[[int], None]) -> Iterator[bytes]:
     Raises:
         InputError: it cannot be read, is damaged, or is no text by its first bytes.
     """
-    form = _FORMATS.get(path.suffix, _plain)()
+    form = _FORMATS.get(path.suffix.lower(), _plain)()
     try:
         with open(path, "rb") as file:
             stream, first = form.new(), True
@@ -100,7 +52,7 @@ def pieces(path: Path, advance: Callable[[int], None]) -> Iterator[bytes]:
                         stream = form.new()
                     for piece in form.feed(stream, chunk):
                         if first and piece:
-                            _require_text(path, piece)
+                            require_text(path, piece)
                             first = False
                         yield piece
                     chunk = stream.unused_data
@@ -110,12 +62,6 @@ def pieces(path: Path, advance: Callable[[int], None]) -> Iterator[bytes]:
         raise InputError(f"cannot read {path}: {reason(error)}") from None
     except (EOFError, form.error) as error:
         raise InputError(f"cannot read {path}: {error}") from None
-
-
-def _require_text(path: Path, start: bytes) -> None:
-    for signature, kind in _SIGNATURES.items():
-        if start.startswith(signature):
-            raise refusal(path, kind)
 
 
 class _Format(NamedTuple):
@@ -183,10 +129,7 @@ def _xz() -> _Format:
 
 
 def _zst() -> _Format:
-    try:
-        import zstandard
-    except ImportError:
-        raise InputError("a .zst file needs zstandard: pip install 'sympformer[zst]'") from None
+    zstandard = require("zstandard", "zst", "a .zst file")
     return _Format(_Zstd, _Zstd.decompress, zstandard.ZstdError)
 
 

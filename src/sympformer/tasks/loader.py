@@ -39,6 +39,10 @@ class TaskLoader:
         self._drawn += self.world_size
         return torch.from_numpy(batch.tokens), torch.from_numpy(batch.targets)
 
+    def passes(self) -> list[tuple[Tensor, Tensor]]:
+        """The next batch, which the model takes as it is."""
+        return [next(self)]
+
     def state_dict(self) -> dict[str, Any]:
         """Where the stream of batches stands; the same on every rank."""
         return {"drawn": self._drawn, **self._identity()}

@@ -15,6 +15,10 @@ class Batches(Protocol):
         """Ids, int64 `(B, T)`, and the targets, of which -100 does not count."""
         ...
 
+    def passes(self) -> list[tuple[Tensor, Tensor]]:
+        """The next batch in the parts in which the model takes it, one after another."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """Where the stream of batches stands."""
         ...

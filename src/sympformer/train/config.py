@@ -13,9 +13,10 @@ from sympformer.files import atomic
 from sympformer.imports import import_again, imported
 from sympformer.model import ModelConfig
 from sympformer.tasks import Task, make_task
+from sympformer.train.width import base_of
 from sympformer.typed import check, check_fields, from_table, read_toml
 
-_OF_TEXTS = "valid_text", "tokenizer", "separator", "valid_fraction"
+_OF_TEXTS = "valid_text", "tokenizer", "separator", "field", "valid_fraction"
 MOST_THREADS = 4096
 """More are a slip of the hand, and more than a system starts."""
 
@@ -26,18 +27,23 @@ class DataConfig:
 
     task: str | None = None
     """A task instead of text, generated without end (docs/tasks.md): mqar, parity, s5, ..."""
-    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     """The task's options."""
     text: str | None = None
-    """Training text: FILE, FILE.gz, .xz, .zst, or a folder of them; without it, the fables."""
+    """Training text (docs/data.md): a .txt, .md, .jsonl (also .gz, .xz, .zst) or .parquet file, a
+    folder or pattern of them, or hub:NAME[:SUBSET][@REVISION]; without it, the fables."""
     valid_text: str | None = None
     """Validation text; without it, a share of the documents is held out."""
     tokenizer: str = "bpe:4096"
     """For text: byte, bpe:SIZE (trained on it), gpt2, or the path of a tokenizer."""
     separator: str = "<|endoftext|>"
-    """The line that ends a document."""
+    """The line that ends a document, in plain text."""
+    field: str = "text"
+    """The field that holds a document, in JSON lines, Parquet tables and data sets of the hub."""
     valid_fraction: float = 0.05
     """Share of the documents held out when there is no validation text."""
+    document_mask: bool = False
+    """No token sees one of another document: of a packed block each is a row of its own."""
     train_tokens: int = 2_000_000
     """Fables: length of the training stream."""
     valid_tokens: int = 50_000
@@ -85,7 +91,9 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The published recipe (AdamW, cosine with warm-up and floor), sized for a laptop."""
+    """The published recipe (AdamW, cosine with warm-up and floor), sized for a laptop; and others
+    (docs/optimisers.md).
+    """
 
     steps: int = 500
     """Optimizer updates."""
@@ -93,12 +101,18 @@ class TrainConfig:
     """Blocks (of a task: sequences) in a micro-batch."""
     accumulation: int = 1
     """Micro-batches an update."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw, or muon for the matrices of blocks and adamw for all else."""
     learning_rate: float = 3e-3
     """Peak learning rate."""
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    """After the warm-up: a cosine down to the floor, or the peak and a decay at the end."""
     min_lr_ratio: float = 0.1
-    """Floor of the cosine, as a share of the peak."""
+    """Floor of the learning rate, as a share of the peak."""
     warmup: int = 50
     """Updates of linear warm-up."""
+    decay: float = 0.2
+    """Of wsd: the share of the updates, the last ones, in which the rate falls."""
     weight_decay: float = 0.1
     """On embeddings only."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -107,6 +121,11 @@ class TrainConfig:
     """Bound on the gradient norm, learned scalars left out."""
     scalar_lr: float = 5.0
     """Learning rate of the learned scalars, as a multiple."""
+    matrix_lr: float = 1.0
+    """Of muon: learning rate of the matrices, as a multiple."""
+    base_width: int | None = None
+    """The n_embd for which the learning rate was chosen; at another, initial weights and rates are
+    scaled (muP), if heads are as wide there. Not scaled if not given."""
     eval_every: int = 50
     """Updates between evaluations; each also saves the run."""
     eval_blocks: int = 256
@@ -131,11 +150,15 @@ class TrainConfig:
         for name in ("steps", "batch_size", "accumulation", "eval_every", "eval_blocks"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("learning_rate", "clip", "scalar_lr"):
+        for name in ("learning_rate", "clip", "scalar_lr", "matrix_lr"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be greater than 0, not {getattr(self, name)}")
         if not 0 <= self.min_lr_ratio <= 1:
             raise InputError(f"min_lr_ratio must be between 0 and 1, not {self.min_lr_ratio}")
+        if not 0 < self.decay <= 1:
+            raise InputError(f"decay must be above 0 and at most 1, not {self.decay}")
+        self._refuse_without_effect("decay", "schedule", "wsd")
+        self._refuse_without_effect("matrix_lr", "optimizer", "muon")
         if self.warmup < 0 or self.weight_decay < 0:
             raise InputError("warmup and weight_decay must be at least 0")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -145,6 +168,17 @@ class TrainConfig:
         for name in ("seed", "data_seed"):
             if not 0 <= getattr(self, name) < 2**63:
                 raise InputError(f"{name} must be from 0 to 2^63 - 1, not {getattr(self, name)}")
+
+    def _refuse_without_effect(self, option: str, choice: str, needed: str) -> None:
+        value = getattr(self, option)
+        if (
+            getattr(self, choice) != needed
+            and value != type(self).__dataclass_fields__[option].default
+        ):
+            raise InputError(
+                f"{option} = {shown(value)} has an effect with {choice} = {needed!r} only: choose "
+                "that, or leave it out"
+            )
 
 
 CHANGEABLE = ("steps", "learning_rate", "eval_every", "threads", "device")
@@ -169,6 +203,18 @@ class RunConfig:
     def __post_init__(self):
         check_fields(self)
         object.__setattr__(self, "name", self.name or self.preset)
+        if self.train.base_width is not None:
+            base_of(self.model, self.train.base_width)
+        if self.data.document_mask and self.model.causality == "joint":
+            raise InputError(
+                "document_mask evens out rows behind their last token, which causality = 'joint' "
+                "would see: leave it out, or train a causal model"
+            )
+        if self.data.document_mask and self.train.compile:
+            raise InputError(
+                "document_mask gives every pass a shape of its own, for which blocks would be "
+                "compiled anew: leave out compile, or document_mask"
+            )
 
     def changes_to(self, other: "RunConfig") -> dict[str, Any]:
         """The options that a run must change to go on as `other`.

@@ -13,7 +13,8 @@ from sympformer.model.loss import IGNORED
 from sympformer.model.weights import load_weights, weights
 from sympformer.train.batches import Batches
 from sympformer.train.config import TrainConfig
-from sympformer.train.optimizer import adamw
+from sympformer.train.optimizer import make_optimizer
+from sympformer.train.schedule import learning_rate
 
 
 class DivergenceError(InputError):
@@ -35,7 +36,7 @@ class Engine:
         self.rank, self.world_size = loader.rank, loader.world_size
         self.device = next(model.parameters()).device
         self.precision = machine.precision(self.device, config.dtype)
-        self.optimizer = adamw(model, config)
+        self.optimizer = make_optimizer(model, config)
         self.step, self.seconds = 0, 0.0
         self.tokens = 0
         """Targets that counted in all updates of all ranks so far; ranks draw as many each."""
@@ -114,7 +115,7 @@ class Engine:
         Returns:
             The loss, a scalar on the device, and the number of targets that it is the mean of.
         """
-        batches = [next(self.loader) for _ in range(self.config.accumulation)]
+        batches = [b for _ in range(self.config.accumulation) for b in self.loader.passes()]
         counts = [len((targets != IGNORED).nonzero()) for _, targets in batches]
         total, counted = torch.zeros((), device=self.device), sum(counts)
         for (inputs, targets), count in zip(batches, counts, strict=True):
@@ -135,15 +136,6 @@ class Engine:
                 f"training diverged at step {self.step}: {' and '.join(what)} not finite; the "
                 "update was not applied"
             )
-
-
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """The rate of update `step` (from 0): linear warm-up, then a cosine down to its floor."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
-    return config.learning_rate * (config.min_lr_ratio + (1 - config.min_lr_ratio) * cosine)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

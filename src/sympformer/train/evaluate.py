@@ -47,8 +47,9 @@ def evaluate(
     for inputs, targets, positions in blocks:
         loss = model(inputs.to(device), targets.to(device)).loss
         assert loss is not None
-        total += loss.item() * targets.numel()
-        tokens += targets.numel()
+        count = int((targets != IGNORED).sum())
+        total += loss.item() * count
+        tokens += count
         if floor is not None:
             least += float(floor[positions].sum(dtype=np.float64))
     return Evaluation(total / tokens, least / tokens if floor is not None else None, tokens)

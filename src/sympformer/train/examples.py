@@ -55,12 +55,15 @@ class TextExamples:
         self.name, self.digest, self.tokenizer = corpus.name, corpus.digest, corpus.tokenizer
         self.length = config.model.block_size
         _require_vocabulary(config, corpus.tokenizer.vocab_size, "the tokenizer's")
-        self.blocks = list(valid_blocks(corpus.valid, self.length, t.batch_size, t.eval_blocks))
+        self.eos = corpus.tokenizer.eos if config.data.document_mask else None
+        self.blocks = list(
+            valid_blocks(corpus.valid, self.length, t.batch_size, t.eval_blocks, self.eos)
+        )
 
     def loader(self) -> Loader:
         """Blocks of its training stream."""
         t = self.config.train
-        return Loader(self.corpus.train, self.length, t.batch_size, t.data_seed)
+        return Loader(self.corpus.train, self.length, t.batch_size, t.data_seed, eos=self.eos)
 
     def evaluate(self, model: Model) -> Evaluation:
         """Measure the loss on its validation blocks."""

@@ -24,9 +24,10 @@ from sympformer.train.engine import DivergenceError, Engine
 from sympformer.train.evaluate import Evaluation
 from sympformer.train.examples import examples
 from sympformer.train.folder import RunFolder
-from sympformer.train.optimizer import nonfinite_groups
+from sympformer.train.optimizer import learned_scalars, nonfinite_groups
 from sympformer.train.progress import Progress
 from sympformer.train.sizes import require_memory
+from sympformer.train.width import scale_initial
 
 FAR = 1.0
 """An evaluation this many nats per token above the best is of a run that has diverged."""
@@ -89,6 +90,7 @@ def train(
             try:
                 _advance(run, progress, stop)
             except DivergenceError as error:
+                run.record_divergence(str(error))
                 raise DivergenceError(f"{error}; {_after_divergence(run)}") from None
             finally:
                 progress.end()
@@ -137,6 +139,8 @@ class Run:
         self.config, self.folder, self.device = config, folder, device
         self.data = examples(data, config)
         self.model: LanguageModel | CustomModel = build(config.model).to(device)
+        if config.train.base_width is not None:
+            scale_initial(self.model, config.train.base_width)
         self.engine = Engine(self.model, self.data.loader(), config.train)
         self.best_loss, self.best_step = float("inf"), 0
         self.first_loss: float | None = None
@@ -248,7 +252,12 @@ class Run:
         with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
             sample = self.data.sample(self.model)
         accuracy = {} if evaluation.accuracy is None else {"accuracy": evaluation.accuracy}
-        return self._record("eval", {"valid_loss": evaluation.loss, **accuracy, **sample})
+        measured = {"valid_loss": evaluation.loss, **accuracy, **sample}
+        return self._record("eval", {**measured, "scalars": learned_scalars(self.model)})
+
+    def record_divergence(self, why: str) -> None:
+        """Say in the metrics that this is the end; who resumes drops it, with what is not saved."""
+        self._record("diverged", {"why": why})
 
     def _refuse_divergence(self, loss: float) -> None:
         # Before there is a best: a guess among all tokens, or the loss of the initial weights;

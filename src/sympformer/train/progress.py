@@ -1,11 +1,13 @@
 """What a person sees while a model trains."""
 
+import time
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from sympformer.minutes import EveryMinute
 from sympformer.shown import visible
 from sympformer.train.config import RunConfig
 
@@ -13,7 +15,8 @@ from sympformer.train.config import RunConfig
 class Progress:
     """A line per run: steps, loss, validation loss, tokens a second, time left.
 
-    Where the output is no terminal (a log file, CI), evaluations are printed instead.
+    Where the output is no terminal (a log file, CI), evaluations are printed instead, and an update
+    a minute.
     """
 
     def __init__(self, console: Console | None = None):
@@ -49,6 +52,8 @@ class Progress:
             speed=0.0,
         )
         self.loss: float | None = None
+        self.steps, self.first, self.minute = config.train.steps, step, EveryMinute()
+        self.began = time.monotonic()
         if not self.console.is_terminal:
             for form in forms:
                 self.console.print(f"{self.name}: attention {form}", markup=False)
@@ -63,6 +68,13 @@ class Progress:
         self.bar.update(
             self.task, completed=row["step"], loss=self.loss, speed=row["tokens"] / row["seconds"]
         )
+        if not self.console.is_terminal and self.minute.is_over():
+            made, left = row["step"] - self.first, self.steps - row["step"]
+            minutes = (time.monotonic() - self.began) / made * left / 60
+            self.say(
+                f"step {row['step']:.0f} of {self.steps}, loss {self.loss:.4f}, "
+                f"{row['tokens'] / row['seconds']:.0f} tokens/s, {minutes:.0f} min left"
+            )
 
     def evaluated(self, row: dict[str, float]) -> None:
         """Show an evaluation."""

@@ -18,7 +18,7 @@ DEEPER = 1000
 """Layers of an evaluation, over those of training, that are too many."""
 
 _FLOAT, _INT = 4, 8
-_STATES = 4  # of a parameter in training: itself, its gradient, two moments of AdamW
+_STATES = {"adamw": 4, "muon": 3}  # of a parameter: itself, its gradient, its moments, at least
 _KEPT = {"gelu": 8, "none": 4}  # activations of width n_embd that a layer keeps, at least
 _LAYER = 20_000  # bytes of Python objects, measured: 34 to 53 kB a layer
 
@@ -59,7 +59,7 @@ def require_memory(config: RunConfig, device: torch.device, length: int | None =
         return
     tokens = t.batch_size * (length or model.block_size)
     on_device = {
-        "parameters and their optimizer": _STATES * _FLOAT * parameters(model),
+        "parameters and their optimizer": _STATES[t.optimizer] * _FLOAT * parameters(model),
         "activations": _FLOAT * _KEPT[model.mlp] * tokens * model.n_embd * model.n_layer,
     }
     here = {
