@@ -26,6 +26,7 @@ from sympformer.model import PRESETS
 from sympformer.signals import noticed
 from sympformer.train import DataConfig, Progress, TrainConfig
 from sympformer.train.folder import RunFolder
+from sympformer.train.parallel import require_one_process
 
 Variants = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME=PRESET,OPTION=VALUE ...]")]
 
@@ -125,6 +126,8 @@ class Compare:
     def run(self) -> int:
         """Compare."""
         from sympformer.study import print_suite, write_suite_report
+
+        require_one_process("compare", "--shard I/N shares its runs between processes")
 
         whole = self.plan()
         suite = {name: plan.scaled(self.scale) for name, plan in whole.suite().items()}

@@ -13,7 +13,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from sympformer import machine
-from sympformer.commands.data import prepare, vocabulary
+from sympformer.commands.data import prepare, prepare_once, vocabulary
 from sympformer.commands.options import (
     Flat,
     Set,
@@ -28,7 +28,7 @@ from sympformer.errors import InputError
 from sympformer.model import ModelConfig
 from sympformer.model.text import continue_texts, stream_text
 from sympformer.shown import visible
-from sympformer.signals import noticed
+from sympformer.signals import LAUNCHER, noticed
 from sympformer.tasks import Setting
 from sympformer.train import (
     DataConfig,
@@ -40,13 +40,14 @@ from sympformer.train import (
 )
 from sympformer.train.examples import run_tests
 from sympformer.train.folder import CONFIG, RunFolder
+from sympformer.train.parallel import current, launched
 from sympformer.train.runs import run_of
 from sympformer.train.sizes import require_loops
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train one model, or resume a run."""
+    """Train one model, or resume a run; in several processes by `torchrun -m sympformer train`."""
 
     preset: Positional[str] = "symp-r2"
     """Architecture; `sympformer presets` lists them."""
@@ -54,7 +55,7 @@ class Train:
     """Run folder; runs/PRESET-sSEED if not given."""
     resume: Path | None = None
     """Run folder to continue; its own configuration gives the defaults of all other options. Of
-    them --steps, --learning-rate, --eval-every, --threads and --device may change."""
+    them --steps, --learning-rate, --eval-every, --threads, --device and --parallel may change."""
     config: Path | None = None
     """TOML file that gives the defaults of all other options, as the config.toml of a run."""
     set: Set = ()
@@ -71,18 +72,23 @@ class Train:
 
     def run(self) -> int:
         """Train."""
+        ranks = current()
         if self.resume is not None:
             config, folder = self.resumed(), self.resume
-            corpus = prepare(config.data)
+            corpus = prepare_once(config.data, ranks)
         else:
-            corpus = prepare(with_options(self.data, self.options, self.task_set))
+            data = with_options(self.data, self.options, self.task_set)
+            corpus = prepare_once(data, ranks)
             config = self.asked(vocabulary(corpus))
             folder = self.out or Path("runs") / f"{self.preset}-s{self.train.seed}"
         machine.keep_freed_memory()
-        progress = Progress(Console(stderr=True))
-        with noticed() as stop:
+        progress = Progress(Console(stderr=True)) if ranks.first else Progress.silent()
+        with noticed(ranks.first, LAUNCHER if launched() else 0) as stop:
             resume = self.resume is not None
             summary = train(config, corpus, folder, resume=resume, progress=progress, stop=stop)
+        code = 1 if summary["audit"]["passed"] is False else 0
+        if not ranks.first:
+            return code
         print(f"{visible(str(folder))}: validation loss {summary['final_loss']:.4f} nats/token")
         for row in summary["tests"]:
             print(
@@ -90,7 +96,7 @@ class Train:
                 f"loss {row['loss']:.4f} above {row['floor']:.4f}"
             )
         print(summary["audit"]["verdict"])
-        return 1 if summary["audit"]["passed"] is False else 0
+        return code
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -115,8 +115,15 @@ class TrainConfig:
     """Seed of the initial weights."""
     data_seed: int = 0
     """Seed of the order of the data: runs that share it see the same batches."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the forward and backward pass; weights stay float32."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the forward and backward pass; weights stay float32. The loss of float16 is
+    scaled."""
+    skip_nonfinite: int | None = None
+    """Updates in a row that are skipped where loss or gradients are not finite; at the next the run
+    stops. If not given 0, and 20 in float16, whose scale is found so."""
+    parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
+    """How processes that torchrun has started train together: ddp, a copy in each; fsdp, a share in
+    each; auto, ddp if there are several."""
     device: str = "auto"
     """auto, cpu, cuda, ..."""
     threads: int | None = None
@@ -142,12 +149,14 @@ class TrainConfig:
             raise InputError(f"betas must be at least 0 and below 1, not {list(self.betas)}")
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
             raise InputError(f"threads must be from 1 to {MOST_THREADS}, not {self.threads}")
+        if self.skip_nonfinite is not None and self.skip_nonfinite < 0:
+            raise InputError(f"skip_nonfinite must be at least 0, not {self.skip_nonfinite}")
         for name in ("seed", "data_seed"):
             if not 0 <= getattr(self, name) < 2**63:
                 raise InputError(f"{name} must be from 0 to 2^63 - 1, not {getattr(self, name)}")
 
 
-CHANGEABLE = ("steps", "learning_rate", "eval_every", "threads", "device")
+CHANGEABLE = ("steps", "learning_rate", "eval_every", "threads", "device", "parallel")
 """Options of training that a run may go on with other values of."""
 
 

@@ -5,6 +5,7 @@ from torch import nn
 
 from sympformer.model.layers import LearnedScalar
 from sympformer.train.config import TrainConfig
+from sympformer.train.parallel import whole
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
@@ -20,7 +21,7 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 def nonfinite_groups(model: nn.Module) -> list[str]:
     """The names of the groups that hold a number that is not finite."""
     groups = parameter_groups(model).items()
-    return [name for name, ps in groups if not all(bool(p.isfinite().all()) for p in ps)]
+    return [name for name, ps in groups if not all(bool(whole(p.isfinite().all())) for p in ps)]
 
 
 def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:

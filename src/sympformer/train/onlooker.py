@@ -1,0 +1,51 @@
+"""A run folder as the processes see it that write nothing: the first one does."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from sympformer.train.folder import RunFolder
+from sympformer.train.metrics import MetricsLog
+
+
+class Onlooker(RunFolder):
+    """Reads what a `RunFolder` reads; whatever would change the folder does nothing."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.log = _Unwritten(self.log.path)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Nothing: the first process keeps others out."""
+        return nullcontext()
+
+    def begin(self, *_: Any) -> None:
+        """Write nothing."""
+
+    def begin_again(self, *_: Any) -> None:
+        """Write nothing."""
+
+    def keep_tokenizer(self, *_: Any) -> None:
+        """Write nothing."""
+
+    def save(self, *_: Any) -> None:
+        """Write nothing."""
+
+    def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Write nothing."""
+        return summary
+
+    def go_on(self) -> None:
+        """Delete nothing."""
+
+    def state(self, mend: bool = False) -> dict[str, Any] | None:
+        """What was saved last; nothing is mended."""
+        return super().state(mend=False)
+
+
+class _Unwritten(MetricsLog):
+    def record(self, row: dict[str, Any]) -> None:
+        """Write nothing."""
+
+    def keep(self, kept: Any) -> None:
+        """Drop nothing."""

@@ -1,0 +1,345 @@
+"""Processes that train together, by torch.distributed; one process alone needs none of it.
+
+They are started by `torchrun`, which tells each of them its rank. `joined` makes a group of them,
+`current` is this process among them, and `spread` gives a model to all of them: replicated (DDP) or
+sharded (FSDP2).
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from sympformer.errors import Ended, InputError, Stopped
+from sympformer.model import LanguageModel
+from sympformer.model.layers import LearnedScalar
+
+T = TypeVar("T")
+Mode = Literal["auto", "none", "ddp", "fsdp"]
+
+STEP = timedelta(minutes=10)
+"""How long a process waits for the others in an update."""
+ALONE = timedelta(hours=24)
+"""How long the others wait for what the first process does by itself: preparing data, an audit."""
+
+_NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_ENDED, _LEAST = "sympformer/ended", timedelta(seconds=2)
+_FOREIGN = ("gloo", "NCCL", "nccl", "Connection", "connect()", "store", "Socket", "Timed out")
+
+
+class Ranks:
+    """A process among those that train together.
+
+    Attributes:
+        rank: its number, from 0; the first process alone prepares, writes and prints.
+        size: how many there are.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, control: Any = None) -> None:
+        self.rank, self.size = rank, size
+        self._control = control  # between processors, whatever the models are on
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def total(self, number: int) -> int:
+        """The sum of what every process gives."""
+        return self._reduced(number, dist.ReduceOp.SUM)
+
+    def largest(self, number: int) -> int:
+        """The largest of what every process gives."""
+        return self._reduced(number, dist.ReduceOp.MAX)
+
+    def summed(self, values: Tensor) -> Tensor:
+        """The sum of tensors of every process, in place, on their device."""
+        if self._control is not None:
+            dist.all_reduce(values)
+        return values
+
+    def told(self, make: Callable[[], T]) -> T:
+        """What the first process makes; the others wait for it, at most `ALONE`."""
+        if self._control is None:
+            return make()
+        made: list[Any] = [make() if self.first else None]
+        dist.broadcast_object_list(made, src=0, group=self._control)
+        return made[0]
+
+    def meet(self) -> None:
+        """Wait until every process is here."""
+        self.total(0)
+
+    def _reduced(self, number: int, how: Any) -> int:
+        if self._control is None:
+            return number
+        shared = torch.tensor(number)
+        dist.all_reduce(shared, how, group=self._control)
+        return int(shared)
+
+
+SINGLE = Ranks()
+"""A process alone."""
+
+
+def launched() -> bool:
+    """Whether this process was started as one of several, or of one, that are to join."""
+    return all(name in os.environ for name in _NEEDED)
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Join the other processes that `torchrun` has started, inside; alone if it has not.
+
+    What ends one of them ends all: it raises here what it raised, and `Ended` everywhere else, so
+    that one process says why. Where a process has died, the others notice at the next exchange, or
+    after `STEP`.
+
+    Raises:
+        InputError: they cannot be joined, or one of them is gone.
+        Ended: another process has said why it ended.
+    """
+    if not launched():
+        yield SINGLE
+        return
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    cuda = torch.cuda.is_available()
+    if cuda and local >= torch.cuda.device_count():
+        raise InputError(
+            f"process {local} of this machine has no GPU, for there are "
+            f"{torch.cuda.device_count()}: choose --nproc-per-node={torch.cuda.device_count()}"
+        )
+    if cuda:
+        torch.cuda.set_device(local)
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=STEP)
+    except (dist.DistError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"the processes cannot join ({_line(error)}): start all of them with one torchrun line"
+        ) from None
+    try:
+        yield current()
+    except BaseException as error:
+        raise _ended(error) from (error if isinstance(error, Ended) else None)
+    finally:
+        with suppress(Exception):
+            dist.destroy_process_group()
+
+
+def current() -> Ranks:
+    """The place of this process in torch's process group; alone if there is none.
+
+    The first call is one that all of them must make.
+
+    Raises:
+        InputError: several processes were started that have not joined.
+    """
+    if not dist.is_initialized():
+        if launched() and int(os.environ["WORLD_SIZE"]) > 1:
+            raise InputError(
+                f"{os.environ['WORLD_SIZE']} processes were started that have not joined and would "
+                "all do the same: train inside `with sympformer.train.parallel.joined():`, or "
+                "start one"
+            )
+        return SINGLE
+    group = dist.group.WORLD
+    if group not in _known:
+        _known.clear()
+        control = dist.new_group(backend="gloo", timeout=ALONE)
+        _known[group] = Ranks(dist.get_rank(), dist.get_world_size(), control)
+    return _known[group]
+
+
+_known: dict[Any, Ranks] = {}
+
+
+def require_one_process(what: str, instead: str) -> None:
+    """Refuse to do in several processes what each of them would do alone.
+
+    Raises:
+        InputError: several were started.
+    """
+    if launched() and int(os.environ["WORLD_SIZE"]) > 1:
+        raise InputError(
+            f"{what} in {os.environ['WORLD_SIZE']} processes would do the same in each: {instead}"
+        )
+
+
+def mode_of(asked: Mode, ranks: Ranks) -> Literal["none", "ddp", "fsdp"]:
+    """How a model is spread over the processes.
+
+    Raises:
+        InputError: it would not be, though there are several, or there is no group of them.
+    """
+    if asked == "auto":
+        return "ddp" if ranks.size > 1 else "none"
+    if asked == "none" and ranks.size > 1:
+        raise InputError(
+            f"--parallel none in {ranks.size} processes would train the same run in each: leave it "
+            "out, or start one process"
+        )
+    if asked != "none" and not dist.is_initialized():
+        raise InputError(
+            f"--parallel {asked} needs processes that have joined: start them with `torchrun "
+            "--nproc-per-node=N -m sympformer train ...`, or choose --parallel none"
+        )
+    return asked
+
+
+class Spread:
+    """A model as every process calls it; alone, the model itself."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __call__(self, *given: Tensor) -> Any:
+        """A forward pass."""
+        return self.model(*given)
+
+    def accumulating(self, last: bool) -> AbstractContextManager[Any]:
+        """For the pass over a micro-batch, and whether it is the last of its update."""
+        del last
+        return nullcontext()
+
+    def finish(self) -> None:
+        """Behind the last backward pass: every gradient becomes the mean over the processes."""
+
+
+class Replicated(Spread):
+    """A copy in every process (DDP): gradients are averaged in the last backward pass only."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        own = isinstance(model, LanguageModel)
+        # All our parameters are trained in every update; of a user's model nobody knows.
+        self._ddp = nn.parallel.DistributedDataParallel(model, find_unused_parameters=not own)
+
+    def __call__(self, *given: Tensor) -> Any:
+        """A forward pass."""
+        return self._ddp(*given)
+
+    def accumulating(self, last: bool) -> AbstractContextManager[Any]:
+        """For the pass over a micro-batch, and whether it is the last of its update."""
+        return nullcontext() if last else self._ddp.no_sync()
+
+
+class Sharded(Spread):
+    """A share of every parameter, gradient and moment in each process (FSDP2).
+
+    A block is gathered when it runs, and given back after. Gradients are reduced in every backward
+    pass: kept whole until the last they would take what sharding has saved. Learned scalars are
+    replicated: a model makes the times of all layers before the first of them runs.
+    """
+
+    def __init__(self, model: nn.Module, ranks: Ranks) -> None:
+        super().__init__(model)
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        self.ranks = ranks
+        device = next(model.parameters()).device
+        mesh = init_device_mesh(device.type, (ranks.size,))
+        modules = (module for module in model.modules() if isinstance(module, LearnedScalar))
+        self.scalars = [module.raw for module in modules]
+        for scalar in self.scalars:
+            dist.broadcast(scalar.data, src=0)
+        options = {"mesh": mesh, "ignored_params": set(self.scalars)}
+        for unit in _units(model):
+            fully_shard(unit, **options)
+        fully_shard(model, **options)
+
+    def finish(self) -> None:
+        """Average the gradients of the scalars, which are replicated."""
+        gradients = [s.grad for s in self.scalars if s.grad is not None]
+        if not gradients:
+            return
+        mean = self.ranks.summed(torch.cat(gradients)) / self.ranks.size
+        for gradient, value in zip(gradients, mean.split(1), strict=True):
+            gradient.copy_(value)
+
+
+def _units(model: nn.Module) -> list[nn.Module]:
+    """What is gathered together, beside the rest of the model.
+
+    Blocks, unless they share parts and have scalars of their own: a part has one owner.
+    """
+    if not isinstance(model, LanguageModel) or model.config.loop_scalars == "own":
+        return []
+    return list(model.blocks)
+
+
+def spread(model: nn.Module, asked: Mode, ranks: Ranks) -> Spread:
+    """Give a model to every process; `model` itself is changed where it is sharded.
+
+    Raises:
+        InputError: as `mode_of`.
+    """
+    mode = mode_of(asked, ranks)
+    if mode == "ddp":
+        return Replicated(model)
+    return Sharded(model, ranks) if mode == "fsdp" else Spread(model)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that may be sharded, gathered; all processes must ask for it."""
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
+
+
+def like(tensor: Tensor, own: Tensor) -> Tensor:
+    """A whole tensor, that every process has, as `own` is: sharded in the same way, or not."""
+    if not hasattr(own, "full_tensor") or tensor.shape != own.shape:
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    there = tensor.to(own.device)
+    return distribute_tensor(there, own.device_mesh, own.placements, src_data_rank=None)
+
+
+def _ended(error: BaseException) -> BaseException:
+    """What this process raises in place of an error that ends it."""
+    if isinstance(error, Ended):
+        return error
+    code = error.code if isinstance(error, Stopped) else 2 if isinstance(error, ValueError) else 1
+    try:
+        store = dist.distributed_c10d._get_default_store()
+        if _is_foreign(error):
+            with suppress(dist.DistError, RuntimeError):
+                store.wait([_ENDED], _LEAST)
+            if store.check([_ENDED]):
+                return Ended(int(store.get(_ENDED)))
+        if store.add(_ENDED + "/by", 1) > 1:
+            with suppress(dist.DistError, RuntimeError):
+                store.wait([_ENDED], _LEAST)
+                code = int(store.get(_ENDED))
+            return Ended(code)
+        if _is_foreign(error):
+            error = _gone(error)
+            code = 2
+        store.set(_ENDED, str(code))
+    except (dist.DistError, RuntimeError):  # the store has gone with the process that held it
+        return _gone(error) if _is_foreign(error) else error
+    return error
+
+
+def _is_foreign(error: BaseException) -> bool:
+    """Whether an exchange between processes has failed, not what this one does."""
+    if isinstance(error, dist.DistError):
+        return True
+    return type(error) is RuntimeError and any(word in str(error) for word in _FOREIGN)
+
+
+def _gone(error: BaseException) -> InputError:
+    return InputError(
+        f"another process of this run has died or does not answer ({_line(error)}); all have "
+        "ended, and the run goes on from its last saved state with --resume"
+    )
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
