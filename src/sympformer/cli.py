@@ -58,6 +58,7 @@ def _together(arguments: list[str]) -> Iterator[bool]:
     if "RANK" not in os.environ or "train" not in arguments:
         yield True
         return
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what is wrong we say, in one line
     from sympformer.train.parallel import joined
 
     with joined() as ranks:

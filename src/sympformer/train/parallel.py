@@ -6,6 +6,7 @@ sharded (FSDP2).
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
@@ -28,7 +29,7 @@ ALONE = timedelta(hours=24)
 """How long the others wait for what the first process does by itself: preparing data, an audit."""
 
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_ENDED, _LEAST = "sympformer/ended", timedelta(seconds=2)
+_ENDED, _MOMENT = "sympformer/ended", 2.0
 _FOREIGN = ("gloo", "NCCL", "nccl", "Connection", "connect()", "store", "Socket", "Timed out")
 
 
@@ -302,29 +303,35 @@ def like(tensor: Tensor, own: Tensor) -> Tensor:
 
 
 def _ended(error: BaseException) -> BaseException:
-    """What this process raises in place of an error that ends it."""
+    """What this process raises in place of an error that ends it.
+
+    The first that ends leaves its code in the store that all share. Where that has gone, with the
+    process that kept it, everyone speaks for himself.
+    """
     if isinstance(error, Ended):
         return error
     code = error.code if isinstance(error, Stopped) else 2 if isinstance(error, ValueError) else 1
+    foreign = _is_foreign(error)
     try:
         store = dist.distributed_c10d._get_default_store()
-        if _is_foreign(error):
-            with suppress(dist.DistError, RuntimeError):
-                store.wait([_ENDED], _LEAST)
-            if store.check([_ENDED]):
-                return Ended(int(store.get(_ENDED)))
+        if foreign and (other := _code_of(store)) is not None:
+            return Ended(other)
         if store.add(_ENDED + "/by", 1) > 1:
-            with suppress(dist.DistError, RuntimeError):
-                store.wait([_ENDED], _LEAST)
-                code = int(store.get(_ENDED))
-            return Ended(code)
-        if _is_foreign(error):
-            error = _gone(error)
-            code = 2
-        store.set(_ENDED, str(code))
-    except (dist.DistError, RuntimeError):  # the store has gone with the process that held it
-        return _gone(error) if _is_foreign(error) else error
-    return error
+            return Ended(code if (other := _code_of(store)) is None else other)
+        store.set(_ENDED, str(2 if foreign else code))
+    except (dist.DistError, RuntimeError):
+        pass
+    return _gone(error) if foreign else error
+
+
+def _code_of(store: Any) -> int | None:
+    """With which code another process has ended; it may be about to say so."""
+    until = time.monotonic() + _MOMENT
+    while not store.check([_ENDED]):
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.02)
+    return int(store.get(_ENDED))
 
 
 def _is_foreign(error: BaseException) -> bool:
