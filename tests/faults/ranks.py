@@ -5,7 +5,8 @@
 A run in 4 processes loses a random one at a random moment by SIGKILL. The others must end by
 themselves within `LIMIT` seconds and not with 0; then the run goes on in 1, 2 or 4 processes, as
 the draw says. In 4 processes it must become the unbroken run, weights and metrics bit for bit; in
-fewer, whose sums are rounded otherwise, its losses must be equal to 5 digits. Exit code 0 if all do.
+fewer, whose sums are rounded otherwise, its losses must be equal to 5 digits. Exit code 0 if all
+do.
 """
 
 import argparse
@@ -20,6 +21,8 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+
+os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # before torch is imported
 
 from harness import command as harness_command
 from harness import differences, fork, train, workplace
@@ -91,10 +94,8 @@ def kill(folder: Path, draw: random.Random, longest: float, options: list[object
     again = ends(start(after, processes))
     found += [f"going on: {again}"] if any(again) else compared(whole, cut, processes)
     took = time.monotonic() - began
-    told = ", ".join(found) or "equal"
-    print(
-        f"  rank {victim} after {moment:.2f} s, then {processes}: {told} ({took:.1f} s)", flush=True
-    )
+    told = f"{', '.join(found) or 'equal'} ({took:.1f} s)"
+    print(f"  rank {victim} after {moment:.2f} s, then {processes}: {told}", flush=True)
     return found
 
 

@@ -6,6 +6,7 @@ sharded (FSDP2).
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -349,4 +350,6 @@ def _gone(error: BaseException) -> InputError:
 
 
 def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+    """What a library says, in few words: no places in its source, no advice."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\[\S+\] ", "", line).split(". ")[0][:120]
