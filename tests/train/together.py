@@ -1,16 +1,18 @@
-"""What several processes do in the tests: `torchrun ... together.py WHAT OUT [OPTION ...]`.
+"""What several processes do in the tests: `together.py OUT UPDATES`, started once for each of them.
 
-Every function makes what one process makes, and the first writes what came of it to OUT, as JSON.
-`here` runs the same function in one process, for comparison.
+All functions are such that one process gives what several give; the first writes it to OUT, as
+JSON.
 """
 
+import copy
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 import sympformer as sf
 from sympformer.data import Loader
@@ -19,64 +21,104 @@ from sympformer.tasks import TaskLoader, make_task
 from sympformer.train.batches import share
 from sympformer.train.config import TrainConfig
 from sympformer.train.engine import Engine
-from sympformer.train.parallel import Ranks, joined
+from sympformer.train.parallel import SINGLE, Ranks, joined
 
 SIZES = {"vocab_size": 61, "block_size": 16, "n_layer": 2, "n_head": 2, "n_embd": 16}
+TWICE = {"unique_layers": 2, "n_layer": 4}
 MODELS = {
-    "gpt": {},
-    "symp-r2": {},
-    "symp-exp-euler": {},
-    "linear-symp-h1": {},
-    "deltanet": {},
-    "looped": {"unique_layers": 2, "n_layer": 4},
-    "looped, scalars of each loop": {"unique_layers": 2, "n_layer": 4, "loop_scalars": "own"},
+    "gpt": ("gpt", {}),
+    "symp-r2": ("symp-r2", {}),
+    "symp-exp-euler": ("symp-exp-euler", {}),
+    "linear-symp-h1": ("linear-symp-h1", {}),
+    "deltanet": ("deltanet", {}),
+    "looped": ("symp-exp-euler", TWICE),
+    "looped, own scalars": ("symp-exp-euler", {**TWICE, "loop_scalars": "own"}),
 }
-MODES = "ddp", "fsdp"
 
 
-def engine(name: str, mode: str, ranks: Ranks, task: bool = False, **options) -> Engine:
-    """An engine in float64; rows of 12, in 2 micro-batches of 6 by default."""
-    preset = "symp-exp-euler" if name.startswith("looped") else name
-    sizes = {**SIZES, "n_layer": 2, **MODELS.get(name, {})}
+def model(name: str) -> nn.Module:
+    """A model in float64, the same in every process."""
+    preset, options = MODELS[name]
     torch.manual_seed(0)
-    model = sf.build(ModelConfig.preset(preset, **sizes)).double()
-    config = TrainConfig(
-        **{
-            "steps": 50,
-            "batch_size": 6,
-            "accumulation": 2,
-            "warmup": 5,
-            "parallel": mode,
-            **options,
-        }
-    )
+    return sf.build(ModelConfig.preset(preset, **{**SIZES, **options})).double()
+
+
+def engine(name: str, mode: str, ranks: Ranks, task: bool = False) -> Engine:
+    """An engine whose updates have 12 rows, in 2 micro-batches."""
+    config = TrainConfig(steps=50, batch_size=6, accumulation=2, warmup=5, clip=0.1, parallel=mode)
     own = share(config.batch_size, config.accumulation, ranks.size)
     if task:
-        words = make_task("mqar", {"vocab_size": 61, "train": [[8, 2], [16, 4]], "test": [[16, 4]]})
+        options = {"vocab_size": 61, "train": [[8, 2], [16, 4]], "test": [[16, 4]]}
+        words = make_task("mqar", options)
         loader = TaskLoader(words, config.batch_size, 0, ranks.rank, ranks.size, own.parts)
     else:
         text = np.random.default_rng(0).integers(61, size=4000).astype(np.uint16)
         rows = config.batch_size // own.parts
         loader = Loader(text, SIZES["block_size"], rows, 0, ranks.rank, ranks.size)
-    return Engine(model, loader, config, ranks)
+    return Engine(model(name), loader, config, ranks)
 
 
-def losses(ranks: Ranks, modes: Sequence[str], updates: int) -> dict[str, list[list[float]]]:
-    """Losses and gradient norms of each update, by mode and model."""
+def losses(ranks: Ranks, mode: str, updates: int) -> dict[str, list[list[float]]]:
+    """By model: loss and gradient norm of each update; of a task, tokens so far."""
     found = {}
-    for mode in modes:
-        for name in MODELS:
-            made = engine(name, mode, ranks)
-            rows = [made.update() for _ in range(updates)]
-            found[f"{mode} {name}"] = [[row["loss"], row["grad_norm"]] for row in rows]
-        made = engine("gpt", mode, ranks, task=True)
-        found[f"{mode} task"] = [[made.update()["loss"], made.tokens] for _ in range(updates)]
+    for name in MODELS:
+        made = engine(name, mode, ranks)
+        rows = [made.update() for _ in range(updates)]
+        found[name] = [[row["loss"], row["grad_norm"]] for row in rows]
+    made = engine("gpt", mode, ranks, task=True)
+    found["a task"] = [[made.update()["loss"], made.tokens] for _ in range(updates)]
+    return found
+
+
+def going_on(ranks: Ranks, mode: str, updates: int) -> list[float]:
+    """Losses from the state of one process, and from one's own, which one process goes on from."""
+    alone = engine("symp-r2", "none", SINGLE)
+    for _ in range(updates):
+        alone.update()
+    after = engine("symp-r2", mode, ranks)
+    after.load_state_dict(copy.deepcopy(alone.state_dict()))
+    found = [after.update()["loss"]]
+    alone.load_state_dict(copy.deepcopy(after.state_dict()))
+    return [*found, alone.update()["loss"]]
+
+
+def static_graph(ranks: Ranks) -> float:
+    """The norm of the mean gradient by DDP, for which the graph is the same in every pass."""
+    own = model("gpt")
+    rows = torch.randint(61, (4, 16), generator=torch.Generator().manual_seed(1))
+    rows = rows.chunk(ranks.size)[ranks.rank]
+    spread: Any = own
+    if ranks.size > 1:
+        spread = nn.parallel.DistributedDataParallel(own, static_graph=True)
+    spread(rows, rows.roll(-1, 1)).loss.backward()
+    return nn.utils.get_total_norm([p.grad for p in own.parameters()]).item()
+
+
+def logits(ranks: Ranks, mode: str) -> list[float]:
+    """What is read of a pass after it: while training, and measured."""
+    made = engine("symp-r2", mode, ranks)
+    rows = torch.arange(32).reshape(2, 16)
+    made.model.train()
+    trained = made.spread(rows, rows)
+    found = [trained.logits.sum().item()]
+    trained.loss.backward()
+    with torch.no_grad():
+        out = made.model.eval()(rows)
+    return [*found, out.logits.std().item(), out.last_logits.std().item()]
+
+
+def everything(ranks: Ranks, updates: int) -> dict[str, Any]:
+    """All of it, by what it is and how a model is spread."""
+    found: dict[str, Any] = {"static graph": static_graph(ranks)}
+    for mode in ("ddp", "fsdp") if ranks.size > 1 else ("none",):
+        found[f"losses, {mode}"] = losses(ranks, mode, updates)
+        found[f"going on, {mode}"] = going_on(ranks, mode, updates)
+        found[f"logits, {mode}"] = logits(ranks, mode)
     return found
 
 
 if __name__ == "__main__":
-    what, out, *given = sys.argv[1:]
     with joined() as ranks:
-        result = globals()[what](ranks, *map(json.loads, given))
+        result = everything(ranks, int(sys.argv[2]))
         if ranks.first:
-            Path(out).write_text(json.dumps(result))
+            Path(sys.argv[1]).write_text(json.dumps(result))
