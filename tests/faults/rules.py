@@ -125,6 +125,7 @@ TRAIN: dict[str, Rule] = {
     "scalar_lr": real(lambda v: v > 0, 3),
     "eval_every": whole(1, 2**63),
     "eval_blocks": whole(1, 2**63),
+    "keep_last": whole(1, 2**63),
     "seed": whole(0, 2**63),
     "data_seed": whole(0, 2**63),
     "dtype": one_of("float32", "bfloat16", "float16"),

@@ -169,7 +169,6 @@ def test_a_signal_to_one_stops_all(trained, tmp_path):
         (16, 1, 4, (1, 4)),
         (6, 4, 2, (2, 1)),
         (6, 2, 4, (1, 2)),
-        (4, 3, 6, (1, 2)),
     ],
 )
 def test_an_update_is_shared(batch_size, accumulation, processes, shared):

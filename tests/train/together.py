@@ -21,7 +21,7 @@ from sympformer.tasks import TaskLoader, make_task
 from sympformer.train.batches import share
 from sympformer.train.config import TrainConfig
 from sympformer.train.engine import Engine
-from sympformer.train.parallel import SINGLE, Ranks, joined
+from sympformer.train.parallel import SINGLE, Ranks, joined, whole
 
 SIZES = {"vocab_size": 61, "block_size": 16, "n_layer": 2, "n_head": 2, "n_embd": 16}
 TWICE = {"unique_layers": 2, "n_layer": 4}
@@ -78,8 +78,17 @@ def going_on(ranks: Ranks, mode: str, updates: int) -> list[float]:
     after = engine("symp-r2", mode, ranks)
     after.load_state_dict(copy.deepcopy(alone.state_dict()))
     found = [after.update()["loss"]]
-    alone.load_state_dict(copy.deepcopy(after.state_dict()))
+    state = after.state_dict()
+    for name in "model", "optimizer":
+        state[name] = gathered(state[name])
+    alone.load_state_dict(copy.deepcopy(state))
     return [*found, alone.update()["loss"]]
+
+
+def gathered(values: dict[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries with all their tensors whole."""
+    inner = (gathered(v) if isinstance(v, dict) else whole(v) for v in values.values())
+    return dict(zip(values, inner, strict=True))
 
 
 def static_graph(ranks: Ranks) -> float:

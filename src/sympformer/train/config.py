@@ -109,6 +109,8 @@ class TrainConfig:
     """Learning rate of the learned scalars, as a multiple."""
     eval_every: int = 50
     """Updates between evaluations; each also saves the run."""
+    keep_last: int = 1
+    """States that are kept, beside the best: those of the last evaluations."""
     eval_blocks: int = 256
     """Validation blocks (of a task: sequences) of an evaluation, the same ones every time."""
     seed: int = 0
@@ -135,7 +137,8 @@ class TrainConfig:
 
     def __post_init__(self):
         check_fields(self)
-        for name in ("steps", "batch_size", "accumulation", "eval_every", "eval_blocks"):
+        counts = "steps", "batch_size", "accumulation", "eval_every", "eval_blocks", "keep_last"
+        for name in counts:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("learning_rate", "clip", "scalar_lr"):

@@ -48,17 +48,14 @@ class Engine:
         """Targets that counted in all updates of all processes so far."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next updates depend on, and the counters; the same for all processes.
+        """All that the next updates depend on, and the counters.
 
-        Its tensors are no copies, but those that are sharded are gathered: all processes must ask.
+        Its tensors are no copies; those that are sharded stay so, all else is the same in every
+        process.
         """
-        own = weights(self.model)
         return {
-            "model": {name: whole(tensor) for name, tensor in own.items()},
-            "optimizer": {
-                name: {n: whole(v) for n, v in self.optimizer.state[p].items()}
-                for name, p in self._moved()
-            },
+            "model": weights(self.model),  # gives back what the last pass has gathered
+            "optimizer": {name: dict(self.optimizer.state[p]) for name, p in self._moved()},
             "finite": self.finite.state_dict(),
             "loader": self.loader.state_dict(),
             "step": self.step,
@@ -90,6 +87,14 @@ class Engine:
         self.step, self.tokens = state["step"], state["tokens"]
         self.seconds = state["seconds"]
         self.finite.load_state_dict(state["finite"])
+
+    def shard(self, name: str) -> Tensor | None:
+        """The parameter that a tensor of a state (`model/...`, `optimizer/.../...`) has the shape
+        of, if it is sharded: so this process shall have it.
+        """
+        kind, _, rest = name.partition("/")
+        own = weights(self.model).get(rest if kind == "model" else rest.rpartition("/")[0])
+        return own if own is not None and hasattr(own, "full_tensor") else None
 
     def _moved(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters that the optimizer has met, by name."""
@@ -141,6 +146,8 @@ class Engine:
         batches = [next(self.loader) for _ in range(self.micro_batches)]
         counts = [len((targets != IGNORED).nonzero()) for _, targets in batches]
         total, counted = torch.zeros((), device=self.device), ranks.total(sum(counts))
+        with self.precision:
+            self.spread.settle(*(part.to(self.device) for part in batches[0]))
         for number, ((inputs, targets), count) in enumerate(zip(batches, counts, strict=True), 1):
             with self.spread.accumulating(last=number == self.micro_batches):
                 with self.precision:

@@ -1,11 +1,16 @@
 """A run folder as the processes see it that write nothing: the first one does."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from sympformer.train.folder import RunFolder
 from sympformer.train.metrics import MetricsLog
+from sympformer.train.shards import are_sharded, write_shards
+from sympformer.train.tensors import split
 
 
 class Onlooker(RunFolder):
@@ -28,8 +33,11 @@ class Onlooker(RunFolder):
     def keep_tokenizer(self, *_: Any) -> None:
         """Write nothing."""
 
-    def save(self, *_: Any) -> None:
-        """Write nothing."""
+    def save(self, model: Any, state: dict[str, Any]) -> None:
+        """Write nothing but this process's share of a sharded state."""
+        tensors, _ = split(state)
+        if are_sharded(tensors.values()):
+            write_shards(self.path, tensors)
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Write nothing."""
@@ -38,9 +46,14 @@ class Onlooker(RunFolder):
     def go_on(self) -> None:
         """Delete nothing."""
 
-    def state(self, mend: bool = False) -> dict[str, Any] | None:
-        """What was saved last; nothing is mended."""
-        return super().state(mend=False)
+    def state(
+        self,
+        mend: bool = False,
+        like: Callable[[str], Tensor | None] = lambda name: None,
+        verify: bool = True,
+    ) -> dict[str, Any] | None:
+        """What was saved last; nothing is mended, and the first process hashes shards."""
+        return super().state(like=like, verify=False)
 
 
 class _Unwritten(MetricsLog):

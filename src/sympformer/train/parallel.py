@@ -8,6 +8,7 @@ sharded (FSDP2).
 import os
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
@@ -203,6 +204,9 @@ class Spread:
         """A forward pass."""
         return self.model(*given)
 
+    def settle(self, *given: Tensor) -> None:
+        """Before the passes of an update: whatever would make the first one ever special."""
+
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
         """For the pass over a micro-batch, and whether it is the last of its update."""
         del last
@@ -217,13 +221,26 @@ class Replicated(Spread):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        own = isinstance(model, LanguageModel)
+        self._own = isinstance(model, LanguageModel)
         # All our parameters are trained in every update; of a user's model nobody knows.
-        self._ddp = nn.parallel.DistributedDataParallel(model, find_unused_parameters=not own)
+        self._ddp = nn.parallel.DistributedDataParallel(model, find_unused_parameters=not self._own)
+        self._settled = False
 
     def __call__(self, *given: Tensor) -> Any:
         """A forward pass."""
         return self._ddp(*given)
+
+    def settle(self, *given: Tensor) -> None:
+        """Before the first update of our models: one pass whose gradients are dropped.
+
+        DDP orders its buckets anew after the first backward pass, and sums over more than two
+        processes are rounded as the buckets lie. So a run that goes on would not be the run that
+        was never stopped.
+        """
+        if self._own and not self._settled:
+            self._ddp(*given).loss.backward()
+            self.model.zero_grad(set_to_none=True)
+        self._settled = True
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
         """For the pass over a micro-batch, and whether it is the last of its update."""
@@ -254,6 +271,12 @@ class Sharded(Spread):
         for unit in _units(model):
             fully_shard(unit, **options)
         fully_shard(model, **options)
+
+    def __call__(self, *given: Tensor) -> Any:
+        """A forward pass."""
+        with warnings.catch_warnings():  # nothing changes in place what a block gives
+            warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
+            return self.model(*given)
 
     def finish(self) -> None:
         """Average the gradients of the scalars, which are replicated."""
@@ -295,7 +318,8 @@ def whole(tensor: Tensor) -> Tensor:
 
 def like(tensor: Tensor, own: Tensor) -> Tensor:
     """A whole tensor, that every process has, as `own` is: sharded in the same way, or not."""
-    if not hasattr(own, "full_tensor") or tensor.shape != own.shape:
+    shards = hasattr(own, "full_tensor") and not hasattr(tensor, "full_tensor")
+    if not shards or tensor.shape != own.shape:
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
