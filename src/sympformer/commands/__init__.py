@@ -5,7 +5,7 @@ from sympformer.commands.data import Data
 from sympformer.commands.lab import Lab
 from sympformer.commands.models import Audit, Presets
 from sympformer.commands.study import Compare, Report
-from sympformer.commands.train import Eval, Generate, Train
+from sympformer.commands.train import Eval, ExportWeights, Generate, Train
 
 COMMANDS = {
     "presets": Presets,
@@ -13,6 +13,7 @@ COMMANDS = {
     "compare": Compare,
     "eval": Eval,
     "generate": Generate,
+    "export-weights": ExportWeights,
     "audit": Audit,
     "report": Report,
     "lab": Lab,

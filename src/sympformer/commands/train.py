@@ -43,6 +43,7 @@ from sympformer.train.folder import CONFIG, RunFolder
 from sympformer.train.parallel import current, launched
 from sympformer.train.runs import run_of
 from sympformer.train.sizes import require_loops
+from sympformer.train.tensors import write_tensors
 
 
 @dataclass(frozen=True)
@@ -229,4 +230,26 @@ class Generate:
         for piece in stream_text(model, tokenizer, next(iter(self.prompt), None), **options):
             print(shown(piece), end="", flush=True)
         print()
+        return 0
+
+
+@dataclass(frozen=True)
+class ExportWeights:
+    """Write the weights of a run, however many processes hold them, into one .safetensors."""
+
+    run_folder: Positional[Path]
+    """Run folder, or a .safetensors in it: best.safetensors has the least validation loss."""
+    file: Positional[Path]
+    """Where to write; what is there already is refused."""
+
+    def run(self) -> int:
+        """Export."""
+        if self.file.suffix != ".safetensors":
+            raise InputError(f"{self.file} must end in .safetensors: so such files are known")
+        if self.file.exists():
+            raise InputError(f"{self.file} exists already: choose another name, or delete it")
+        tensors, about = run_of(self.run_folder).whole_weights()
+        write_tensors(self.file, tensors, about)
+        step = about["state"]["step"]
+        print(f"{visible(str(self.file))}: {len(tensors)} tensors of step {step}")
         return 0

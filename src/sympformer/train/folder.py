@@ -42,6 +42,7 @@ from sympformer.train.contents import (
     refuse_old_format,
     require_own,
     weights_in,
+    whole_weights,
 )
 from sympformer.train.metrics import MetricsLog
 from sympformer.train.records import corrupt, read_signed, signed, write_json
@@ -304,6 +305,21 @@ class RunFolder:
         if self.finished and self.summary(whole=True).get("weights") != about["weights"]:
             raise self._another(path)
         return model_in(path, tensors, about)
+
+    def whole_weights(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The weights that are meant, on the CPU, and what a file of them says.
+
+        Raises:
+            InputError: there are none yet, or they are damaged or of another run.
+        """
+        path = self.weights or self.path / STATE
+        self.began_as()
+        if not path.exists():
+            refuse_old_format(self.path)
+            raise InputError(f"{path} does not exist: the run has not reached its first checkpoint")
+        tensors, about = whole_weights(path)
+        require_own(self.path / CONFIG, path, about)
+        return tensors, about
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows that were recorded; those of a finished run are verified.
