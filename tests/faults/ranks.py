@@ -2,11 +2,11 @@
 
     python tests/faults/ranks.py --kills 50
 
-A run in 4 processes loses a random one at a random moment by SIGKILL. The others must end by
-themselves within `LIMIT` seconds and not with 0; then the run goes on in 1, 2 or 4 processes, as
-the draw says. In 4 processes it must become the unbroken run, weights and metrics bit for bit; in
-fewer, whose sums are rounded otherwise, its losses must be equal to 5 digits. Exit code 0 if all
-do.
+A run in 4 processes loses a random one at a random moment by SIGKILL. The others get a SIGTERM a
+moment later, as from torchrun, and must end within `LIMIT` seconds and not with 0; then the run
+goes on in 1, 2 or 4 processes, as the draw says. In 4 processes it must become the unbroken run,
+weights and metrics bit for bit; in fewer, whose sums are rounded otherwise, its losses must be
+equal to 5 digits. Exit code 0 if all do.
 """
 
 import argparse
@@ -85,6 +85,11 @@ def kill(folder: Path, draw: random.Random, longest: float, options: list[object
     time.sleep(moment)
     os.kill(children[victim], signal.SIGKILL)
     began = time.monotonic()
+    time.sleep(0.1)
+    for child in children:
+        os.kill(
+            child, signal.SIGTERM
+        )  # of one that has ended nothing comes, until it is waited for
     codes = ends(children)
     finished = codes[victim] == 0  # it was faster than the kill
     found = [f"codes {codes}"] if not finished and not all(codes) else []

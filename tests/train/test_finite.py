@@ -65,9 +65,7 @@ def test_a_run_counts_what_it_skips(corpus, config, tmp_path, monkeypatch):
     assert (summary["skipped"], summary["steps"], summary["tokens"]) == (2, 6, 4 * 4 * 24)
     rows = [json.loads(r) for r in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [(r["step"], r["skipped"]) for r in rows if r["event"] == "skip"] == [(2, 1), (3, 2)]
-    with pytest.raises(
-        DivergenceError, match=r"diverged at step 2: .* nor in the 1 updates before"
-    ):
+    with pytest.raises(DivergenceError, match=r"diverged at step 2: .* in the 1 updates before"):
         train(allowing[0], corpus, tmp_path / "one")
 
 

@@ -1,6 +1,7 @@
 """Several processes, really started: the same updates as one, one line, nothing lost."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -24,11 +25,14 @@ from sympformer.train.parallel import SINGLE, Ranks, current, mode_of
 from sympformer.train.tensors import read_about
 
 sys.path.append(str(Path(__file__).parent))
-from together import MODELS, everything
+import together
 
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["together"])
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of the processes that are started
 LONG = os.environ.get("SYMPFORMER_FAULTS") == "long"
 UPDATES = 50 if LONG else 3
-NAMES = list(MODELS) if LONG else ["symp-r2", "linear-symp-h1", "looped, own scalars"]
+NAMES = list(together.MODELS) if LONG else ["symp-r2", "linear-symp-h1", "looped, own scalars"]
 FAST = [
     *("--n-layer", "1", "--n-head", "2", "--n-embd", "16", "--block-size", "32"),
     *("--train-tokens", "6000", "--valid-tokens", "2000", "--batch-size", "4"),
@@ -36,48 +40,71 @@ FAST = [
 ]
 
 
-def start(processes, *words, cache=None, **options):
-    """Start the same line in processes that join, as torchrun does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    whole = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    whole |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    whole |= {"TORCH_CPP_LOG_LEVEL": "ERROR", "SYMPFORMER_CACHE": str(cache)}
-    return [
-        subprocess.Popen(
-            [sys.executable, *map(str, words)],
-            env={**whole, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
+class Together:
+    """The same function or command line, started in processes that join, as torchrun does."""
+
+    def __init__(self, folder, processes, run, *given):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        whole = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        whole |= {"WORLD_SIZE": str(processes), "SYMPFORMER_CACHE": os.environ["SYMPFORMER_CACHE"]}
+        self.said, given = str(folder / f"said-{port}"), map(str, given)
+        common = whole, self.said, run, *given
+        self.children = [
+            FORKS.Process(target=together.process, args=(rank, *common))
+            for rank in range(processes)
+        ]
+        for child in self.children:
+            child.start()
+
+    def until(self, path):
+        """Wait for a file."""
+        while not path.exists():
+            assert all(child.is_alive() for child in self.children), self.ended()
+            time.sleep(0.05)
+
+    def ended(self):
+        """Exit codes, outputs, and lines on standard error that tell of something wrong."""
+        until = time.monotonic() + 90
+        for child in self.children:
+            child.join(max(0, until - time.monotonic()))
+        codes = [child.exitcode for child in self.children]
+        for child in self.children:
+            child.kill()
+        outputs, errors = (
+            [Path(f"{self.said}.{rank}.{kind}").read_text() for rank in range(len(codes))]
+            for kind in ("out", "err")
         )
-        for rank in range(processes)
-    ]
+        lines = [line for error in errors for line in error.splitlines()]
+        return codes, outputs, [w for w in lines if w.startswith("sympformer:") or "Error" in w]
 
 
-def ended(children):
-    """Exit codes, outputs and lines on standard error that are ours."""
-    said = [child.communicate(timeout=90) for child in children]
-    lines = [line for _, error in said for line in error.splitlines()]
-    return (
-        [child.returncode for child in children],
-        [out for out, _ in said],
-        [line for line in lines if line.startswith("sympformer:") or "Error" in line],
-    )
+def train_line(out, *options):
+    """What starts a run of a few updates."""
+    return ["train", "symp-h0", "--out", out, *FAST, *options]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory):
+    before = dict(os.environ)
+    os.environ["SYMPFORMER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    os.environ.clear()
+    os.environ |= before
 
 
 @cache
 def alone():
-    return everything(SINGLE, UPDATES, *NAMES)
+    return together.everything(SINGLE, UPDATES, *NAMES)
 
 
 @pytest.mark.parametrize("processes", [2, 4] if LONG else [4])
 def test_every_number_of_processes_makes_the_same_updates(processes, tmp_path):
     """Models, modes, accumulation, clipping, states that change hands, and what a pass gives."""
-    worker, out = Path(__file__).with_name("together.py"), tmp_path / "out"
-    codes, _, lines = ended(start(processes, worker, out, UPDATES, *NAMES))
+    out = tmp_path / "out"
+    given = out, UPDATES, *NAMES
+    codes, _, lines = Together(tmp_path, processes, together.write_everything, *given).ended()
     assert codes == [0] * processes, lines
     found, one, largest = json.loads(out.read_text()), alone(), {}
     assert found.pop("static graph") == pytest.approx(one["static graph"], rel=1e-12)
@@ -101,19 +128,17 @@ def flat(rows):
 def trained(tmp_path_factory):
     """A run of two processes, and what they said."""
     folder = tmp_path_factory.mktemp("together")
-    words = ["-m", "sympformer", "train", "symp-h0", "--out", folder / "run", *FAST]
-    return folder / "run", ended(start(2, *words, cache=folder / "cache"))
+    line = train_line(folder / "run")
+    return folder / "run", Together(folder, 2, together.command, *line).ended()
 
 
 def test_a_run_of_two_processes_is_a_run(trained, tmp_path):
-    """One prints, one folder holds it, and one process goes on with it."""
+    """One prints, one folder holds it, and its losses are those of a process alone."""
     run, (codes, outputs, lines) = trained
     assert (codes, lines, outputs[1]) == ([0, 0], [], "")
     assert "CAUSAL" in outputs[0]
     assert RunFolder(run).summary()["processes"] == 2
-    words = ["-m", "sympformer", "train", "symp-h0", "--out", tmp_path / "one", *FAST]
-    codes, _, lines = ended(start(1, *words, cache=run.parent / "cache"))
-    assert (codes, lines) == ([0], [])
+    assert main([str(word) for word in train_line(tmp_path / "one")]) == 0
     one, two = (RunFolder(path).metrics() for path in (tmp_path / "one", run))
     for a, b in zip(one, two, strict=True):
         assert a["tokens"] == b["tokens"]
@@ -121,54 +146,67 @@ def test_a_run_of_two_processes_is_a_run(trained, tmp_path):
             assert a[name] == pytest.approx(b[name], rel=1e-5)
 
 
-def test_what_is_wrong_is_said_once(trained):
-    """By the first process alone, which others wait for; and by all of them alike."""
+def test_what_is_wrong_is_said_once(trained, tmp_path):
+    """By the first process alone, which others wait for; by the parser; by all of them alike."""
     run, _ = trained
-    line = ["-m", "sympformer", "train", "symp-h0", "--out", run, *FAST]
-    codes, _, lines = ended(start(2, *line, cache=run.parent / "cache"))
-    assert codes == [2, 2]
-    assert len(lines) == 1
-    assert "already holds a run" in lines[0]
-    codes, _, lines = ended(start(2, *line, "--batch-size", "3"))
-    assert codes == [2, 2]
-    assert len(lines) == 1
-    assert "2 processes cannot share the 3 rows" in lines[0]
+    for options, words in (
+        ([], "already holds a run"),
+        (["--batch-size", "3"], "2 processes cannot share the 3 rows"),
+        (["--steps", "-1"], "steps must be at least 1"),
+        (["--parallel", "none"], "would train the same run in each"),
+    ):
+        codes, _, lines = Together(
+            tmp_path, 2, together.command, *train_line(run, *options)
+        ).ended()
+        assert codes == [2, 2]
+        assert len(lines) == 1
+        assert words in lines[0]
 
 
-def test_a_killed_process_ends_all_and_the_run_goes_on(trained, tmp_path):
+def test_a_killed_process_ends_all_and_the_run_goes_on(tmp_path):
     run = tmp_path / "run"
-    long = ["-m", "sympformer", "train", "symp-h0", "--out", run, *FAST, "--steps", "100000"]
-    children = start(2, *long, cache=trained[0].parent / "cache")
-    while not (run / "state.safetensors").exists():
-        assert children[0].poll() is None
-        time.sleep(0.05)
-    children[1].kill()
+    ranks = Together(tmp_path, 2, together.command, *train_line(run, "--steps", "100000"))
+    ranks.until(run / "state.safetensors")
+    ranks.children[1].kill()
     began = time.monotonic()
-    codes, _, lines = ended(children)
+    codes, _, lines = ranks.ended()
     assert time.monotonic() - began < 30
     assert codes == [2, -signal.SIGKILL]
     assert len(lines) == 1
     assert "another process of this run has died" in lines[0]
     made = RunFolder(run).state()["step"]
-    goes_on = ["-m", "sympformer", "train", "--resume", run, "--steps", made + 2]
-    children = start(2, *goes_on, cache=trained[0].parent / "cache")
-    codes, _, lines = ended(children)
+    line = ["train", "--resume", run, "--steps", made + 2]
+    codes, _, lines = Together(tmp_path, 2, together.command, *line).ended()
     assert (codes, lines) == ([0, 0], [])
     assert RunFolder(run).summary()["steps"] == made + 2
 
 
-def test_a_signal_to_one_stops_all(trained, tmp_path):
+def test_a_signal_to_one_stops_all(tmp_path):
     run = tmp_path / "run"
-    long = ["-m", "sympformer", "train", "symp-h0", "--out", run, *FAST, "--steps", "100000"]
-    children = start(2, *long, cache=trained[0].parent / "cache")
-    while not (run / "state.safetensors").exists():
-        assert children[0].poll() is None
-        time.sleep(0.05)
-    children[1].terminate()
-    codes, _, lines = ended(children)
+    ranks = Together(tmp_path, 2, together.command, *train_line(run, "--steps", "100000"))
+    ranks.until(run / "state.safetensors")
+    ranks.children[1].terminate()
+    codes, _, lines = ranks.ended()
     assert codes == [143, 143]
     assert len(lines) == 1
     assert "which is saved" in lines[0]
+
+
+def test_torchrun_starts_it(tmp_path):
+    """Its own line, whatever it adds to what the processes say."""
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "-m",
+        "sympformer",
+    ]
+    line = [*words, *map(str, train_line(tmp_path / "run"))]
+    where = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(line, env=where, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("CAUSAL") == 1
 
 
 @pytest.mark.parametrize(
@@ -223,9 +261,8 @@ def test_an_end_that_was_said_elsewhere_is_silent(capsys, monkeypatch):
 def sharded(trained):
     """A run of two processes that share its tensors; two of its states are kept."""
     run = trained[0].parent / "sharded"
-    options = [*FAST, "--parallel", "fsdp", "--keep-last", "2"]
-    line = ["-m", "sympformer", "train", "symp-h0", "--out", run, *options]
-    codes, _, lines = ended(start(2, *line, cache=run.parent / "cache"))
+    line = train_line(run, "--parallel", "fsdp", "--keep-last", "2")
+    codes, _, lines = Together(run.parent, 2, together.command, *line).ended()
     assert (codes, lines) == ([0, 0], [])
     return run
 
@@ -245,9 +282,8 @@ def test_a_sharded_run_is_read_by_one_process(sharded, trained, tmp_path, capsys
     assert not torch.equal(next(earlier.parameters()), next(one.parameters()))
 
 
-def test_a_sharded_run_goes_on_in_one_process(sharded, trained, tmp_path, monkeypatch):
+def test_a_sharded_run_goes_on_in_one_process(sharded, tmp_path):
     """Folders of shards that no state is of are deleted; the last two states stay."""
-    monkeypatch.setenv("SYMPFORMER_CACHE", str(trained[0].parent / "cache"))
     run = shutil.copytree(sharded, tmp_path / "run")
     (run / "shards-of-a-killed-process").mkdir()
     assert main(["train", "--resume", str(run), "--steps", "6", "--parallel", "none"]) == 0

@@ -1,21 +1,27 @@
-"""What several processes do in the tests: `together.py OUT UPDATES MODEL ...`, in each.
+"""What several processes do in the tests; they are forks of one that has imported this.
 
-All functions are such that one process gives what several give; the first writes it to OUT, as
-JSON.
+Functions that take `ranks` are such that one process gives what several give.
 """
 
 import copy
 import json
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed.checkpoint
+import torch.distributed.fsdp
+import tyro  # noqa: F401 - before the forks, as all that a command imports
 from torch import nn
 
 import sympformer as sf
+import sympformer.commands
+from sympformer.cli import main
 from sympformer.data import Loader
 from sympformer.model import ModelConfig
 from sympformer.tasks import TaskLoader, make_task
@@ -132,8 +138,26 @@ def everything(ranks: Ranks, updates: int, *names: str) -> dict[str, Any]:
     return found
 
 
-if __name__ == "__main__":
+def write_everything(out: str, updates: str, *names: str) -> int:
+    """Make everything with the other processes; the first writes it."""
     with joined() as ranks:
-        result = everything(ranks, int(sys.argv[2]), *sys.argv[3:])
+        found = everything(ranks, int(updates), *names)
         if ranks.first:
-            Path(sys.argv[1]).write_text(json.dumps(result))
+            Path(out).write_text(json.dumps(found))
+    return 0
+
+
+def command(*words: str) -> int:
+    """A command line."""
+    return main(list(words))
+
+
+def process(rank: int, whole: dict[str, str], said: str, run: Callable[..., int], *given: Any):
+    """What one process does, its output and errors in files: `run`, whose code it ends with."""
+    os.environ |= {**whole, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    for number, name in ((1, "out"), (2, "err")):
+        handle = os.open(f"{said}.{rank}.{name}", os.O_WRONLY | os.O_CREAT)
+        os.dup2(handle, number)
+    sys.stdout, sys.stderr = (os.fdopen(n, "w", closefd=False) for n in (1, 2))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # multiprocessing ignores it
+    sys.exit(run(*given))

@@ -125,13 +125,23 @@ def joined() -> Iterator[Ranks]:
         raise InputError(
             f"the processes cannot join ({_line(error)}): start all of them with one torchrun line"
         ) from None
+    store = dist.distributed_c10d._get_default_store()
     try:
         yield current()
     except BaseException as error:
-        raise _ended(error) from (error if isinstance(error, Ended) else None)
-    finally:
-        with suppress(Exception):
-            dist.destroy_process_group()
+        ended = _ended(error, store)
+        _leave()
+        if not isinstance(ended, Ended):
+            _wait_for_others(store, int(os.environ["WORLD_SIZE"]))
+        raise ended from (error if ended is not error and isinstance(ended, Ended) else None)
+    else:
+        _leave()
+
+
+def _leave() -> None:
+    """Release whoever waits for this process."""
+    with suppress(Exception):
+        dist.destroy_process_group()
 
 
 def current() -> Ranks:
@@ -327,7 +337,7 @@ def like(tensor: Tensor, own: Tensor) -> Tensor:
     return distribute_tensor(there, own.device_mesh, own.placements, src_data_rank=None)
 
 
-def _ended(error: BaseException) -> BaseException:
+def _ended(error: BaseException, store: Any) -> BaseException:
     """What this process raises in place of an error that ends it.
 
     The first that ends leaves its code in the store that all share. Where that has gone, with the
@@ -338,7 +348,6 @@ def _ended(error: BaseException) -> BaseException:
     code = error.code if isinstance(error, Stopped) else 2 if isinstance(error, ValueError) else 1
     foreign = _is_foreign(error)
     try:
-        store = dist.distributed_c10d._get_default_store()
         if foreign and (other := _code_of(store)) is not None:
             return Ended(other)
         if store.add(_ENDED + "/by", 1) > 1:
@@ -356,7 +365,17 @@ def _code_of(store: Any) -> int | None:
         if time.monotonic() > until:
             return None
         time.sleep(0.02)
-    return int(store.get(_ENDED))
+    code = int(store.get(_ENDED))
+    store.add(_ENDED + "/seen", 1)
+    return code
+
+
+def _wait_for_others(store: Any, processes: int) -> None:
+    """Give the others a moment to see that this process has ended: it may keep the store."""
+    until = time.monotonic() + _MOMENT
+    with suppress(dist.DistError, RuntimeError):
+        while store.add(_ENDED + "/seen", 0) < processes - 1 and time.monotonic() < until:
+            time.sleep(0.02)
 
 
 def _is_foreign(error: BaseException) -> bool:
