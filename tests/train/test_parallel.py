@@ -28,7 +28,9 @@ sys.path.append(str(Path(__file__).parent))
 import together
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["together"])
+FORKS.set_forkserver_preload(
+    ["sympformer.commands", "tyro", "torch.distributed.fsdp", "torch.distributed.checkpoint"]
+)
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of the processes that are started
 LONG = os.environ.get("SYMPFORMER_FAULTS") == "long"
 UPDATES = 50 if LONG else 3

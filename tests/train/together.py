@@ -14,13 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed.checkpoint
-import torch.distributed.fsdp
-import tyro  # noqa: F401 - before the forks, as all that a command imports
 from torch import nn
 
 import sympformer as sf
-import sympformer.commands
 from sympformer.cli import main
 from sympformer.data import Loader
 from sympformer.model import ModelConfig

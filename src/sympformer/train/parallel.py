@@ -133,13 +133,21 @@ def joined() -> Iterator[Ranks]:
         _leave()
         if not isinstance(ended, Ended):
             _wait_for_others(store, int(os.environ["WORLD_SIZE"]))
-        raise ended from (error if ended is not error and isinstance(ended, Ended) else None)
+        if ended is error:
+            raise
+        raise ended from error
     else:
         _leave()
 
 
 def _leave() -> None:
-    """Release whoever waits for this process."""
+    """Release whoever waits for this process.
+
+    A group's connections close with the last reference to it, and frames of an error hold `Ranks`.
+    """
+    for ranks in _known.values():
+        ranks._control = None
+    _known.clear()
     with suppress(Exception):
         dist.destroy_process_group()
 
