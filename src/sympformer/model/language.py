@@ -70,8 +70,9 @@ def _parts(out: Output) -> tuple[list[Tensor | None], object]:
     return [out.hidden, out.head, out.loss], out._cache
 
 
-def _put_together(parts: Iterable[Tensor | None], cache: Any) -> Output:
-    return Output(*parts, cache)  # pyright: ignore[reportArgumentType]
+def _put_together(parts: Iterable[Any], cache: Any) -> Output:
+    hidden, head, loss = parts
+    return Output(hidden, head, loss, cache)
 
 
 register_container(Output, _parts, _put_together)

@@ -158,8 +158,9 @@ class Engine:
             total = total + loss.detach() * (count / counted)
         self.spread.finish()
         if scale != 1:
-            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            torch._foreach_div_(gradients, scale)
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.div_(scale)
         return ranks.summed(total), counted
 
 

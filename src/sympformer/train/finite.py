@@ -29,9 +29,8 @@ class Finite:
 
     def __init__(self, config: TrainConfig) -> None:
         scales = config.dtype == "float16"
-        self.allowed = config.skip_nonfinite
-        if self.allowed is None:
-            self.allowed = OVERFLOWS if scales else 0
+        given = config.skip_nonfinite
+        self.allowed = (OVERFLOWS if scales else 0) if given is None else given
         self.scale = FIRST_SCALE if scales else 1.0
         self.skipped = self._in_a_row = self._good = 0
 

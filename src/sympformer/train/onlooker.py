@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from sympformer.data import Tokenizer
+from sympformer.train.config import RunConfig
 from sympformer.train.folder import RunFolder
 from sympformer.train.metrics import MetricsLog
 from sympformer.train.shards import are_sharded, write_shards
@@ -24,13 +26,15 @@ class Onlooker(RunFolder):
         """Nothing: the first process keeps others out."""
         return nullcontext()
 
-    def begin(self, *_: Any) -> None:
+    def begin(
+        self, config: RunConfig, environment: dict[str, Any], tokenizer: Tokenizer | None
+    ) -> None:
         """Write nothing."""
 
-    def begin_again(self, *_: Any) -> None:
+    def begin_again(self, environment: dict[str, Any], tokenizer: Tokenizer | None) -> None:
         """Write nothing."""
 
-    def keep_tokenizer(self, *_: Any) -> None:
+    def keep_tokenizer(self, tokenizer: Tokenizer | None) -> None:
         """Write nothing."""
 
     def save(self, model: Any, state: dict[str, Any]) -> None:

@@ -334,7 +334,7 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor if gather is None else gather()
 
 
-def like(tensor: Tensor, own: Tensor) -> Tensor:
+def like(tensor: Tensor, own: Any) -> Tensor:
     """A whole tensor, that every process has, as `own` is: sharded in the same way, or not."""
     shards = hasattr(own, "full_tensor") and not hasattr(tensor, "full_tensor")
     if not shards or tensor.shape != own.shape:

@@ -7,6 +7,7 @@ another has written.
 """
 
 import hashlib
+import importlib
 import json
 import secrets
 import shutil
@@ -43,8 +44,7 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     Raises:
         InputError: they cannot be written; in every process.
     """
-    import torch.distributed.checkpoint as dcp
-
+    dcp = _dcp()
     name = [_PREFIX + secrets.token_hex(8)]
     dist.broadcast_object_list(name, src=0)
     target = folder / name[0]
@@ -93,9 +93,7 @@ def read_state(
     tensors, about = read_tensors(path)
     if KEY not in about:
         return tensors, about
-    import torch.distributed.checkpoint as dcp
-
-    folder = path.parent / about[KEY]["folder"]
+    dcp, folder = _dcp(), path.parent / about[KEY]["folder"]
     for name, digest in about[KEY]["files"].items():
         file = folder / name
         if not file.is_file():
@@ -132,6 +130,11 @@ def prune(folder: Path, states: Iterable[Path]) -> None:
                 shutil.rmtree(left)
     except OSError as error:
         raise InputError(f"cannot delete shards in {folder}: {reason(error)}") from None
+
+
+def _dcp() -> Any:
+    """Imported by those who need it: it takes half a second."""
+    return importlib.import_module("torch.distributed.checkpoint")
 
 
 def _sha256(path: Path) -> str:
