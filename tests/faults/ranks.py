@@ -76,8 +76,10 @@ def compared(whole: Path, cut: Path, processes: int) -> list[str]:
     return ["losses"] if any(not math.isclose(a, b, rel_tol=CLOSE) for a, b in pairs) else []
 
 
-def kill(folder: Path, draw: random.Random, longest: float, options: list[object]) -> list[str]:
-    """Kill once and go on; tell what went wrong."""
+def kill(
+    folder: Path, draw: random.Random, longest: float, options: list[object]
+) -> tuple[bool, bool]:
+    """Kill once and go on; tell whether the process was still running, and if all is well."""
     whole, cut = folder / "whole", folder / "cut"
     shutil.rmtree(cut, ignore_errors=True)
     children = start([*train(cut), *options], PROCESSES)
@@ -87,21 +89,19 @@ def kill(folder: Path, draw: random.Random, longest: float, options: list[object
     began = time.monotonic()
     time.sleep(0.1)
     for child in children:
-        os.kill(
-            child, signal.SIGTERM
-        )  # of one that has ended nothing comes, until it is waited for
+        os.kill(child, signal.SIGTERM)
     codes = ends(children)
-    finished = codes[victim] == 0  # it was faster than the kill
-    found = [f"codes {codes}"] if not finished and not all(codes) else []
-    found = [] if (cut / "summary.json").exists() else found
+    killed = codes[victim] != 0
+    complete = (cut / "summary.json").exists()  # the others needed it no more
+    found = [f"codes {codes}"] if killed and not complete and not all(codes) else []
     processes = draw.choice([1, 2, 4])
     after = [*train(cut), *options, *([] if processes > 1 else ["--parallel", "none"])]
     again = ends(start(after, processes))
     found += [f"going on: {again}"] if any(again) else compared(whole, cut, processes)
-    took = time.monotonic() - began
-    told = f"{', '.join(found) or 'equal'} ({took:.1f} s)"
-    print(f"  rank {victim} after {moment:.2f} s, then {processes}: {told}", flush=True)
-    return found
+    told = f"{', '.join(found) or 'equal'} ({time.monotonic() - began:.1f} s)"
+    when = "" if killed else " (it had ended)"
+    print(f"  process {victim} after {moment:.2f} s{when}, then {processes}: {told}", flush=True)
+    return killed, not found
 
 
 def run() -> int:
@@ -116,9 +116,13 @@ def run() -> int:
         began = time.monotonic()
         assert not any(ends(start([*train(folder / "whole"), *options], PROCESSES)))
         longest = time.monotonic() - began
-        wrong = sum(bool(kill(folder, draw, longest, options)) for _ in range(given.kills))
-    print(f"{given.kills} kills of one of 4: {given.kills - wrong} went on to equal losses")
-    return int(wrong > 0)
+        done = [kill(folder, draw, longest, options) for _ in range(given.kills)]
+    killed, well = (sum(column) for column in zip(*done, strict=True))
+    print(
+        f"{given.parallel}: {given.kills} kills of one of {PROCESSES}, {killed} before it had "
+        f"ended: {well} went on to equal losses"
+    )
+    return int(well < given.kills)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ import torch
 
 from sympformer import InputError
 from sympformer.cli import main
+from sympformer.commands.data import prepare, prepare_once
+from sympformer.data import packing
 from sympformer.errors import Ended
-from sympformer.train import load_model, parallel
+from sympformer.train import DataConfig, load_model, parallel
 from sympformer.train.batches import Share, share
 from sympformer.train.folder import RunFolder
 from sympformer.train.parallel import SINGLE, Ranks, current, mode_of
@@ -246,6 +248,21 @@ def test_modes_that_would_not_spread_are_refused(monkeypatch):
         current()
     with pytest.raises(InputError, match="compare in 2 processes would do the same in each"):
         parallel.require_one_process("compare", "use --shard")
+
+
+def test_data_is_prepared_and_hashed_once(tmp_path, monkeypatch):
+    """The second process loads what the first has made, wherever that lies for it."""
+    data = DataConfig(train_tokens=3000, valid_tokens=400)
+    first = prepare(data)
+    second = Ranks(1, 2)
+    monkeypatch.setattr(second, "told", lambda make: first.folder)
+    monkeypatch.setattr(packing, "file_sha256", None)  # nothing is hashed
+    found = prepare_once(data, second)
+    assert found.digest == first.digest
+    assert (found.train == first.train).all()
+    monkeypatch.setattr(second, "told", lambda make: tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="is not on this machine: set SYMPFORMER_CACHE"):
+        prepare_once(data, second)
 
 
 def test_an_end_that_was_said_elsewhere_is_silent(capsys, monkeypatch):
