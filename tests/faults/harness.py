@@ -120,6 +120,8 @@ def _metrics(run: Path) -> list[dict[str, object]]:
 
 def _summary(run: Path) -> dict[str, object]:
     summary = json.loads((run / "summary.json").read_text())
+    if any(run.glob("shards-*")):
+        del summary["weights"]  # the digest of files, among which replicated tensors are dealt
     return {k: v for k, v in summary.items() if k not in TIMES}
 
 

@@ -70,7 +70,7 @@ class Together:
 
     def ended(self):
         """Exit codes, outputs, and lines on standard error that tell of something wrong."""
-        until = time.monotonic() + 90
+        until = time.monotonic() + (900 if LONG else 90)
         for child in self.children:
             child.join(max(0, until - time.monotonic()))
         codes = [child.exitcode for child in self.children]

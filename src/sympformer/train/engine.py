@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -86,15 +87,20 @@ class Engine:
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.step, self.tokens = state["step"], state["tokens"]
         self.seconds = state["seconds"]
-        self.finite.load_state_dict(state["finite"])
+        if "finite" in state:  # of states from before there were skips and scales, nothing
+            self.finite.load_state_dict(state["finite"])
 
-    def shard(self, name: str) -> Tensor | None:
-        """The parameter that a tensor of a state (`model/...`, `optimizer/.../...`) has the shape
-        of, if it is sharded: so this process shall have it.
+    def shards(self) -> Callable[[str], Tensor | None]:
+        """By name in a state (`model/...`, `optimizer/.../...`): the parameter that a tensor has
+        the shape of, if it is sharded: so this process shall have it.
         """
-        kind, _, rest = name.partition("/")
-        own = weights(self.model).get(rest if kind == "model" else rest.rpartition("/")[0])
-        return own if own is not None and hasattr(own, "full_tensor") else None
+        own = {n: p for n, p in weights(self.model).items() if hasattr(p, "full_tensor")}
+
+        def shard(name: str) -> Tensor | None:
+            kind, _, rest = name.partition("/")
+            return own.get(rest if kind == "model" else rest.rpartition("/")[0])
+
+        return shard
 
     def _moved(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters that the optimizer has met, by name."""

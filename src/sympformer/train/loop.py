@@ -181,7 +181,7 @@ class Run:
         """
         changes = self.folder.config().changes_to(self.config)
         self.began_at = self.folder.began_as().train.learning_rate
-        state = self.folder.state(mend=True, like=self.engine.shard)
+        state = self.folder.state(mend=True, like=self.engine.shards())
         if state is None:
             self.folder.begin_again(self._environment(), self.data.tokenizer)
         else:

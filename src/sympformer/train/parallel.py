@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from sympformer.errors import Ended, InputError, Stopped
 from sympformer.model import LanguageModel
@@ -32,7 +33,7 @@ ALONE = timedelta(hours=24)
 
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _ENDED, _MOMENT = "sympformer/ended", 2.0
-_FOREIGN = ("gloo", "NCCL", "nccl", "Connection", "connect()", "store", "Socket", "Timed out")
+_FOREIGN = ("gloo", "NCCL", "Connection closed", "Connection re", "Timed out")
 
 
 class Ranks:
@@ -119,20 +120,21 @@ def joined() -> Iterator[Ranks]:
         )
     if cuda:
         torch.cuda.set_device(local)
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=STEP)
+        store, rank, size = next(iter(rendezvous("env://", timeout=STEP)))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=STEP)
     except (dist.DistError, ValueError, RuntimeError) as error:
         raise InputError(
             f"the processes cannot join ({_line(error)}): start all of them with one torchrun line"
         ) from None
-    store = dist.distributed_c10d._get_default_store()
     try:
         yield current()
     except BaseException as error:
         ended = _ended(error, store)
         _leave()
         if not isinstance(ended, Ended):
-            _wait_for_others(store, int(os.environ["WORLD_SIZE"]))
+            _wait_for_others(store, size)
         if ended is error:
             raise
         raise ended from error
