@@ -17,7 +17,7 @@ import torch
 
 import sympformer as sf
 from sympformer.data import Loader
-from sympformer.model import ModelConfig
+from sympformer.model import LanguageModel, ModelConfig
 from sympformer.train.batches import share
 from sympformer.train.config import TrainConfig
 from sympformer.train.engine import Engine
@@ -56,6 +56,7 @@ def measure(ranks: Ranks, sizes: tuple[int, int, int]) -> dict[str, float]:
     gc.collect()
     before = memory("VmRSS")
     engine = make(ranks, *sizes)
+    assert isinstance(engine.model, LanguageModel)
     blocks = [sum(p.numel() for p in block.parameters()) for block in engine.model.blocks]
     whole = sum(p.numel() for p in engine.model.parameters())
     for _ in range(2):

@@ -23,7 +23,8 @@ from sympformer.errors import Ended
 from sympformer.train import DataConfig, load_model, parallel
 from sympformer.train.batches import Share, share
 from sympformer.train.folder import RunFolder
-from sympformer.train.parallel import SINGLE, Ranks, current, mode_of
+from sympformer.train.parallel import SINGLE, Ranks, current
+from sympformer.train.spread import mode_of
 from sympformer.train.tensors import read_about
 
 sys.path.append(str(Path(__file__).parent))

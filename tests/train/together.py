@@ -24,7 +24,8 @@ from sympformer.tasks import TaskLoader, make_task
 from sympformer.train.batches import share
 from sympformer.train.config import TrainConfig
 from sympformer.train.engine import Engine
-from sympformer.train.parallel import SINGLE, Ranks, joined, whole
+from sympformer.train.parallel import SINGLE, Ranks, joined
+from sympformer.train.spread import whole
 
 SIZES = {"vocab_size": 61, "block_size": 16, "n_layer": 2, "n_head": 2, "n_embd": 16}
 TWICE = {"unique_layers": 2, "n_layer": 4}

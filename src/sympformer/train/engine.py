@@ -15,7 +15,8 @@ from sympformer.train.batches import Batches, share
 from sympformer.train.config import TrainConfig
 from sympformer.train.finite import DivergenceError, Finite
 from sympformer.train.optimizer import adamw
-from sympformer.train.parallel import SINGLE, Ranks, like, spread, whole
+from sympformer.train.parallel import SINGLE, Ranks
+from sympformer.train.spread import like, spread, whole
 
 __all__ = ["DivergenceError", "Engine"]
 

@@ -27,9 +27,10 @@ from sympformer.train.examples import examples
 from sympformer.train.folder import RunFolder
 from sympformer.train.onlooker import Onlooker
 from sympformer.train.optimizer import nonfinite_groups
-from sympformer.train.parallel import SINGLE, Ranks, Sharded, current
+from sympformer.train.parallel import SINGLE, Ranks, current
 from sympformer.train.progress import Progress
 from sympformer.train.sizes import require_memory
+from sympformer.train.spread import Sharded
 
 FAR = 1.0
 """An evaluation this many nats per token above the best is of a run that has diverged."""

@@ -5,7 +5,7 @@ from torch import nn
 
 from sympformer.model.layers import LearnedScalar
 from sympformer.train.config import TrainConfig
-from sympformer.train.parallel import whole
+from sympformer.train.spread import whole
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
