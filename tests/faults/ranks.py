@@ -28,7 +28,8 @@ from harness import command as harness_command
 from harness import differences, fork, train, workplace
 
 PROCESSES = 4
-LIMIT = 30.0
+LIMIT, WHOLE = 30.0, 600.0
+"""Seconds in which processes end of which one was killed, and in which a run is made."""
 CLOSE = 1e-5
 
 
@@ -46,10 +47,10 @@ def start(command: list[object], processes: int) -> list[int]:
     return [fork(partial(process, rank), wait=False) for rank in range(processes)]
 
 
-def ends(children: list[int]) -> list[int]:
-    """The exit codes of processes; of those that do not end within `LIMIT`, and are killed, 0."""
-    codes: dict[int, int] = {}
-    until = time.monotonic() + LIMIT
+def ends(children: list[int], limit: float) -> list[int | None]:
+    """The exit codes of processes; None of those that do not end in time, and are killed."""
+    codes: dict[int, int | None] = {}
+    until = time.monotonic() + limit
     while len(codes) < len(children):
         for child in set(children) - set(codes):
             late = time.monotonic() > until
@@ -57,7 +58,7 @@ def ends(children: list[int]) -> list[int]:
                 os.kill(child, signal.SIGKILL)
             done, status = os.waitpid(child, 0 if late else os.WNOHANG)
             if done:
-                codes[child] = 0 if late else os.waitstatus_to_exitcode(status)
+                codes[child] = None if late else os.waitstatus_to_exitcode(status)
         time.sleep(0.01)
     return [codes[child] for child in children]
 
@@ -90,14 +91,14 @@ def kill(
     time.sleep(0.1)
     for child in children:
         os.kill(child, signal.SIGTERM)
-    codes = ends(children)
+    codes = ends(children, LIMIT)
     killed = codes[victim] != 0
     complete = (cut / "summary.json").exists()  # the others needed it no more
     found = [f"codes {codes}"] if killed and not complete and not all(codes) else []
     processes = draw.choice([1, 2, 4])
     after = [*train(cut), *options, *([] if processes > 1 else ["--parallel", "none"])]
-    again = ends(start(after, processes))
-    found += [f"going on: {again}"] if any(again) else compared(whole, cut, processes)
+    again = ends(start(after, processes), WHOLE)
+    found += [f"going on: {again}"] if again != [0] * processes else compared(whole, cut, processes)
     told = f"{', '.join(found) or 'equal'} ({time.monotonic() - began:.1f} s)"
     when = "" if killed else " (it had ended)"
     print(f"  process {victim} after {moment:.2f} s{when}, then {processes}: {told}", flush=True)
@@ -114,7 +115,8 @@ def run() -> int:
     draw, options = random.Random(given.seed), ["--batch-size", 4, "--parallel", given.parallel]
     with workplace() as folder:
         began = time.monotonic()
-        assert not any(ends(start([*train(folder / "whole"), *options], PROCESSES)))
+        whole = start([*train(folder / "whole"), *options], PROCESSES)
+        assert ends(whole, WHOLE) == [0] * PROCESSES
         longest = time.monotonic() - began
         done = [kill(folder, draw, longest, options) for _ in range(given.kills)]
     killed, well = (sum(column) for column in zip(*done, strict=True))
