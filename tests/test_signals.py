@@ -24,6 +24,15 @@ def test_a_signal_leaves_a_note(capfd):
     assert "stopping after this step" in capfd.readouterr().err
 
 
+def test_what_a_launcher_passes_on_is_no_second_signal(capfd):
+    """From a terminal a process gets an interrupt itself, and once more from torchrun."""
+    with noticed(says=False, again=60) as came:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # without `again` it would end the process
+        assert came() == signal.SIGINT
+    assert capfd.readouterr().err == ""
+
+
 def test_elsewhere_than_in_the_main_thread_nothing_is_changed():
     def use():
         with noticed() as came:

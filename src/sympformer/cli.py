@@ -4,12 +4,12 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from sympformer.errors import InputError, Stopped
+from sympformer.errors import Ended, InputError, Stopped
 from sympformer.files import reason
 from sympformer.shown import visible
 
@@ -33,14 +33,17 @@ def main(arguments: list[str] | None = None) -> int:
     """
     try:
         _mend_streams()
-        with _plain_warnings():
-            code = _run([_decoded(a) for a in (sys.argv[1:] if arguments is None else arguments)])
-        sys.stdout.flush()
+        given = [_decoded(a) for a in (sys.argv[1:] if arguments is None else arguments)]
+        with _plain_warnings(), _together(given) as speaks:
+            code = _run(given, speaks)
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return _end("interrupted; a run continues from its last saved state", 130)
     except Stopped as stopped:
         return _end(str(stopped), stopped.code)
+    except Ended as ended:
+        return ended.code
     except Exception as error:
         if (line := _explanation(error)) is None:
             raise
@@ -64,7 +67,42 @@ def _plain_warnings() -> Iterator[None]:
         warnings.formatwarning = before
 
 
-def _run(arguments: list[str]) -> int:
+@contextmanager
+def _together(arguments: list[str]) -> Iterator[bool]:
+    """Join the processes that train together; tell whether this one speaks, as the first does.
+
+    What the others find wrong they say all the same, unless one has said it.
+    """
+    if "RANK" not in os.environ or "train" not in arguments:
+        yield True
+        return
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what is wrong we say, in one line
+    from sympformer.train.parallel import joined
+
+    with joined() as ranks:
+        if ranks.first:
+            yield True
+            return
+        with open(os.devnull, "w", encoding="utf-8") as null, redirect_stdout(null):
+            yield False
+
+
+def _run(arguments: list[str], speaks: bool) -> int:
+    try:
+        # What a parser finds wrong, it finds in every process.
+        with open(os.devnull, "w") as null, nullcontext() if speaks else redirect_stderr(null):
+            run = _command(arguments)
+        return run()
+    except SystemExit as end:  # the parser has shown its help or what is wrong
+        return end.code if isinstance(end.code, int) else 2
+
+
+def _command(arguments: list[str]) -> Callable[[], int]:
+    """What the arguments ask for.
+
+    Raises:
+        SystemExit: help, or wrong usage, which has been shown.
+    """
     with _interrupt_at_once():
         import tyro
 
@@ -80,20 +118,18 @@ def _run(arguments: list[str]) -> int:
         first = 2 if lab else 1
         if command := commands.get("".join(arguments[first - 1 : first])):
             arguments = arguments[:first] + gathered(command, arguments[first:])
-    try:
-        if lab:
-            return _parse(commands, "sympformer lab", arguments[1:])
-        kinds = {"compare": Compare, "train": Train}
-        if file is not None and (name := "".join(arguments[:1])) in kinds:
-            default = kinds[name].load(file)
-            program = f"sympformer {name}"
-            return tyro.cli(kinds[name], prog=program, default=default, args=arguments[1:]).run()
-        if run is not None and arguments[:1] == ["train"]:
-            options = {"prog": "sympformer train", "args": arguments[1:]}
-            return tyro.cli(Train, default=Train.of_run(run), **options).run()
-        return _parse(commands, "sympformer", arguments).run()
-    except SystemExit as end:  # the parser has shown its help or what is wrong
-        return end.code if isinstance(end.code, int) else 2
+    if lab:
+        found = _parse(commands, "sympformer lab", arguments[1:])
+        return lambda: found
+    kinds = {"compare": Compare, "train": Train}
+    if file is not None and (name := "".join(arguments[:1])) in kinds:
+        default = kinds[name].load(file)
+        program = f"sympformer {name}"
+        return tyro.cli(kinds[name], prog=program, default=default, args=arguments[1:]).run
+    if run is not None and arguments[:1] == ["train"]:
+        options = {"prog": "sympformer train", "args": arguments[1:]}
+        return tyro.cli(Train, default=Train.of_run(run), **options).run
+    return _parse(commands, "sympformer", arguments).run
 
 
 def _parse(commands: dict[str, Any], program: str, arguments: list[str]) -> Any:

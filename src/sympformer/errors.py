@@ -22,6 +22,15 @@ class Stopped(Exception):  # noqa: N818 - nothing is wrong
         """The exit code of a program that ends so."""
 
 
+class Ended(Exception):  # noqa: N818 - it is said elsewhere what is wrong
+    """Another process of the same run has ended, and has said why: this one ends in silence."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"another process has ended with code {code}")
+        self.code = code
+        """The exit code of a program that ends so."""
+
+
 def one_line(error: BaseException) -> str:
     """An exception in one line that is not too long."""
     return shorten(f"{type(error).__name__}: {error}", 120, placeholder=" ...")

@@ -204,6 +204,18 @@ def link(path: Path, target: Path) -> None:
             shutil.copyfile(path, partial)
 
 
+def delete(path: Path) -> None:
+    """Delete a file that may be there.
+
+    Raises:
+        InputError: it cannot be deleted.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot delete {path}: {reason(error)}") from None
+
+
 def sync_file(path: Path) -> None:
     """Force a file's content to the disk."""
     with open(path, "r+b") as file:  # for writing, or Windows refuses

@@ -46,8 +46,12 @@ def resolve_device(name: str) -> torch.device:
 
 
 def precision(device: torch.device, dtype: str) -> torch.autocast:
-    """A context for forward passes, to be entered any number of times: autocast for "bfloat16"."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16")
+    """A context for forward passes, to be entered any number of times: autocast, unless float32.
+
+    `dtype` is "float32", "bfloat16" or "float16".
+    """
+    lower = torch.float16 if dtype == "float16" else torch.bfloat16
+    return torch.autocast(device.type, lower, enabled=dtype != "float32")
 
 
 def synchronise(device: torch.device) -> None:

@@ -97,6 +97,21 @@ def import_made_once() -> None:
         importlib.import_module("torch._inductor.inductor_prims")
 
 
+def register_container(
+    kind: type, flatten: Callable[[Any], tuple[list[Any], Any]], build: Callable[..., Any]
+) -> None:
+    """Let torch find the tensors in a class of outputs, as data parallelism and its like do.
+
+    Args:
+        kind: the class.
+        flatten: from one of its objects to the tensors, and all else.
+        build: the way back.
+    """
+    register = _find("utils._pytree.register_pytree_node")
+    if register is not None:
+        register(kind, flatten, build, serialized_type_name=f"sympformer.{kind.__name__}")
+
+
 def compiler_options(wanted: dict[str, Any]) -> dict[str, Any]:
     """Those of the wanted options that torch's compiler knows; it refuses any other."""
     known = importlib.import_module("torch._inductor").list_options()

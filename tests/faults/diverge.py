@@ -13,7 +13,9 @@ import json
 import sys
 from pathlib import Path
 
-from harness import OPTIONS, command, fork, read_tensors, torch, workplace
+from harness import OPTIONS, command, fork, torch, workplace
+
+from sympformer.train.tensors import read_tensors
 
 PRESETS = ("gpt", "gpt-untied", "yurii", "symp-h0", "symp-r2", "symp-exp-euler", "symp-ab2")
 RATES = (1e2, 1e3, 1e4, 1e5, 1e6, 1e8)

@@ -25,7 +25,7 @@ import sympformer.study  # noqa: F401
 from sympformer import machine
 from sympformer.cli import main
 from sympformer.train import tensors
-from sympformer.train.tensors import read_tensors
+from sympformer.train.shards import read_state
 
 machine.commit = lambda: "unknown"  # the tree may be edited while a script runs
 OPTIONS = [
@@ -92,7 +92,9 @@ def differences(one: Path, other: Path) -> list[str]:
         return found + ([] if (other / "table.md").exists() else ["no table"])
     found = []
     for name in ("state.safetensors", "best.safetensors", "model.safetensors"):
-        a, b = (read_tensors(run / name)[0] for run in (one, other))
+        if name.startswith("model") and any(one.glob("shards-*")):
+            continue  # no file holds the weights of a sharded run alone
+        a, b = (read_state(run / name)[0] for run in (one, other))
         if a.keys() != b.keys() or not all(torch.equal(a[n], b[n]) for n in a):
             found.append(name)
     metrics, summary = ([read(run) for run in (one, other)] for read in (_metrics, _summary))
@@ -100,8 +102,15 @@ def differences(one: Path, other: Path) -> list[str]:
         found.append("metrics.jsonl")
     if summary[0] != summary[1]:
         found.append("summary.json")
-    left = {path.name for path in other.iterdir()} - {path.name for path in one.iterdir()}
+    left = _names(other) - _names(one)
     return found + [f"left over: {name}" for name in sorted(left)]
+
+
+def _names(run: Path) -> set[str]:
+    """What lies in a run folder; folders of shards have names that are drawn, and are counted."""
+    names = sorted(path.name for path in run.iterdir() if not path.name.startswith("shards-"))
+    shards = len(list(run.glob("shards-*")))
+    return {*names, *(f"shards {number}" for number in range(shards))}
 
 
 def _metrics(run: Path) -> list[dict[str, object]]:
@@ -111,6 +120,8 @@ def _metrics(run: Path) -> list[dict[str, object]]:
 
 def _summary(run: Path) -> dict[str, object]:
     summary = json.loads((run / "summary.json").read_text())
+    if any(run.glob("shards-*")):
+        del summary["weights"]  # the digest of files, among which replicated tensors are dealt
     return {k: v for k, v in summary.items() if k not in TIMES}
 
 

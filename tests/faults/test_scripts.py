@@ -29,6 +29,13 @@ def test_killed_at_random_moments():
     assert "went on to equal" in script("kill.py", "train", "--random", 200 if LONG else 3)
 
 
+def test_one_of_several_processes_is_killed():
+    kills = ["--kills", 50 if LONG else 1]
+    assert "went on to equal losses" in script("ranks.py", *kills)
+    if LONG:
+        script("ranks.py", "--parallel", "fsdp", *kills)
+
+
 def test_damaged_files():
     assert "refused in one line" in script(
         "mutate.py", *(["--flips", 30] if LONG else ["--flips", 4, "--every", 60])

@@ -119,7 +119,7 @@ def test_what_never_ends_is_not_read(read, tmp_path):
         ("train = { steps = 5.5 }", "steps"),
         ("train = { betas = [0.9] }", "betas"),
         ("train = { betas = [0.9, 1.0] }", "betas"),
-        ("train = { dtype = 'float16' }", "dtype"),
+        ("train = { dtype = 'float64' }", "dtype"),
         ("train = { weight_decay = nan }", "weight_decay"),
         ("train = { threads = 0 }", "threads"),
     ],

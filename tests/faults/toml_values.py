@@ -103,7 +103,8 @@ class Case:
             top = {**dict(names), "seeds": "[0]"}
         tables = {"": top, "model": SIZES, "data": FABLES if fables else TEXT, "train": RECIPE}
         if self.command == "compare":
-            tables["variant.v"] = {"preset": '"symp-exp-euler"'}
+            # An option of its own, or the variant would be refused as no variant.
+            tables["variant.v"] = {"preset": '"symp-exp-euler"', "mlp_width": "24"}
         if self.table == "" and self.key in tables:  # a table is something else
             del tables[self.key]
         if self.table == "" and self.key == "variant":

@@ -15,6 +15,7 @@ from sympformer.train import RunConfig, examples, load_model, loop, train
 from sympformer.train.engine import DivergenceError
 from sympformer.train.folder import RunFolder
 from sympformer.train.loop import Run
+from sympformer.train.onlooker import Onlooker
 
 
 def new_run(config, corpus, path):
@@ -269,9 +270,10 @@ def test_the_audit_says_what_it_is_of(corpus, config, tmp_path):
     assert where == "in float64 on the cpu, attention form naive"
 
 
-def test_only_the_first_rank_writes(corpus, config, tmp_path):
-    run = new_run(config, corpus, tmp_path / "run")
-    run.engine.rank = 1
+def test_an_onlooker_writes_nothing(corpus, config, tmp_path):
+    """The folder of the processes that are not the first."""
+    torch.manual_seed(0)
+    run = Run(config, corpus, Onlooker(tmp_path / "run"), torch.device("cpu"))
     run.start()
     assert run.update()["step"] == 1
     run.evaluate()

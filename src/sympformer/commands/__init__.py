@@ -8,7 +8,7 @@ from sympformer.commands.lab import Lab
 from sympformer.commands.models import Audit, Presets
 from sympformer.commands.runs import Runs
 from sympformer.commands.study import Compare, Report
-from sympformer.commands.train import Generate, Train
+from sympformer.commands.train import ExportWeights, Generate, Train
 
 COMMANDS = {
     "presets": Presets,
@@ -16,6 +16,7 @@ COMMANDS = {
     "compare": Compare,
     "eval": Eval,
     "generate": Generate,
+    "export-weights": ExportWeights,
     "audit": Audit,
     "export": Export,
     "report": Report,

@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Annotated
 
 from sympformer.commands.options import Flat, Set, with_options
-from sympformer.data import Corpus, fables, from_text, preview, summary
+from sympformer.data import Corpus, fables, from_text, load, preview, summary
 from sympformer.data.hub import PREFIX, HubText
+from sympformer.errors import InputError
 from sympformer.tasks import IGNORED, Task
 from sympformer.train import DataConfig
+from sympformer.train.parallel import Ranks
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,33 @@ def prepare(data: DataConfig) -> Corpus | Task:
         valid_fraction=data.valid_fraction,
         field=data.field,
     )
+
+
+def prepare_once(data: DataConfig, ranks: Ranks) -> Corpus | Task:
+    """As `prepare`, for processes that train together: the first one prepares, the others load.
+
+    Raises:
+        InputError: as `prepare`, or a process does not see what the first has prepared.
+    """
+    if data.task is not None or ranks.size == 1:
+        return prepare(data)
+    made: list[Corpus | Task] = []
+
+    def first() -> Path:
+        made.append(prepare(data))
+        assert isinstance(made[0], Corpus)
+        assert made[0].folder is not None
+        return made[0].folder.resolve()
+
+    folder = ranks.told(first)
+    if made:
+        return made[0]
+    if not folder.exists():
+        raise InputError(
+            f"{folder}, which the first process has prepared, is not on this machine: set "
+            "SYMPFORMER_CACHE to a folder that all machines share"
+        )
+    return load(folder, verify=False)
 
 
 def _described(task: Task) -> str:

@@ -27,6 +27,7 @@ from sympformer.model import PRESETS
 from sympformer.signals import noticed
 from sympformer.train import DataConfig, TrainConfig
 from sympformer.train.folder import RunFolder
+from sympformer.train.parallel import require_one_process
 from sympformer.train.watch import Watched
 
 Variants = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME=PRESET,OPTION=VALUE ...]")]
@@ -129,6 +130,8 @@ class Compare:
     def run(self) -> int:
         """Compare."""
         from sympformer.study import print_suite, write_suite_report
+
+        require_one_process("compare", "--shard I/N shares its runs between processes")
 
         whole = self.plan()
         suite = {name: plan.scaled(self.scale) for name, plan in whole.suite().items()}

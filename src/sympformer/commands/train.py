@@ -12,7 +12,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from sympformer import machine
-from sympformer.commands.data import pinned, prepare, vocabulary
+from sympformer.commands.data import pinned, prepare_once, vocabulary
 from sympformer.commands.options import (
     Flat,
     Set,
@@ -27,21 +27,24 @@ from sympformer.errors import InputError
 from sympformer.model import ModelConfig
 from sympformer.model.text import continue_texts, stream_text
 from sympformer.shown import visible
-from sympformer.signals import noticed
+from sympformer.signals import LAUNCHER, noticed
 from sympformer.train import (
     DataConfig,
+    Progress,
     RunConfig,
     TrainConfig,
     train,
 )
 from sympformer.train.folder import CONFIG, RunFolder
+from sympformer.train.parallel import current, launched
 from sympformer.train.runs import run_of
+from sympformer.train.tensors import write_tensors
 from sympformer.train.watch import Watched
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train one model, or resume a run."""
+    """Train one model, or resume a run; in several processes by `torchrun -m sympformer train`."""
 
     preset: Positional[str] = "symp-r2"
     """Architecture; `sympformer presets` lists them."""
@@ -49,7 +52,7 @@ class Train:
     """Run folder; runs/PRESET-sSEED if not given."""
     resume: Path | None = None
     """Run folder to continue; its own configuration gives the defaults of all other options. Of
-    them --steps, --learning-rate, --eval-every, --threads and --device may change."""
+    them --steps, --learning-rate, --eval-every, --threads, --device and --parallel may change."""
     config: Path | None = None
     """TOML file that gives the defaults of all other options, as the config.toml of a run."""
     set: Set = ()
@@ -68,19 +71,25 @@ class Train:
 
     def run(self) -> int:
         """Train."""
+        ranks = current()
         if self.resume is not None:
             config, folder = self.resumed(), self.resume
-            corpus = prepare(config.data)
+            corpus = prepare_once(config.data, ranks)
         else:
-            own = replace(self, data=pinned(self.data))
-            corpus = prepare(with_options(own.data, self.options, self.task_set))
+            own = replace(self, data=ranks.told(lambda: pinned(self.data)))
+            corpus = prepare_once(with_options(own.data, self.options, self.task_set), ranks)
             config = own.asked(vocabulary(corpus))
             folder = self.out or Path("runs") / f"{self.preset}-s{self.train.seed}"
         machine.keep_freed_memory()
-        progress = Watched(Console(stderr=True), self.watch, folder)
-        with noticed() as stop:
+        progress = Progress.silent()
+        if ranks.first:
+            progress = Watched(Console(stderr=True), self.watch, folder)
+        with noticed(ranks.first, LAUNCHER if launched() else 0) as stop:
             resume = self.resume is not None
             summary = train(config, corpus, folder, resume=resume, progress=progress, stop=stop)
+        code = 1 if summary["audit"]["passed"] is False else 0
+        if not ranks.first:
+            return code
         print(f"{visible(str(folder))}: validation loss {summary['final_loss']:.4f} nats/token")
         for row in summary["tests"]:
             print(
@@ -88,7 +97,7 @@ class Train:
                 f"loss {row['loss']:.4f} above {row['floor']:.4f}"
             )
         print(summary["audit"]["verdict"])
-        return 1 if summary["audit"]["passed"] is False else 0
+        return code
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -169,4 +178,26 @@ class Generate:
         for piece in stream_text(model, tokenizer, next(iter(self.prompt), None), **options):
             print(shown(piece), end="", flush=True)
         print()
+        return 0
+
+
+@dataclass(frozen=True)
+class ExportWeights:
+    """Write the weights of a run, however many processes hold them, into one .safetensors."""
+
+    run_folder: Positional[Path]
+    """Run folder, or a .safetensors in it: best.safetensors has the least validation loss."""
+    file: Positional[Path]
+    """Where to write; what is there already is refused."""
+
+    def run(self) -> int:
+        """Export."""
+        if self.file.suffix != ".safetensors":
+            raise InputError(f"{self.file} must end in .safetensors: so such files are known")
+        if self.file.exists():
+            raise InputError(f"{self.file} exists already: choose another name, or delete it")
+        tensors, about = run_of(self.run_folder).whole_weights()
+        write_tensors(self.file, tensors, about)
+        step = about["state"]["step"]
+        print(f"{visible(str(self.file))}: {len(tensors)} tensors of step {step}")
         return 0

@@ -84,8 +84,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(f"cannot use {path} ({error}): {_remedy(folder)}") from None
 
 
-def open_array(path: Path, dtype: np.dtype | str, length: int, sha256: str) -> np.ndarray:
-    """Memory-map `length` numbers, read-only.
+def open_array(path: Path, dtype: np.dtype | str, length: int, sha256: str | None) -> np.ndarray:
+    """Memory-map `length` numbers, read-only; without a digest their content is not verified.
 
     Raises:
         InputError: the file is absent or holds something else.
@@ -94,7 +94,7 @@ def open_array(path: Path, dtype: np.dtype | str, length: int, sha256: str) -> n
     expected = length * np.dtype(dtype).itemsize
     if size != expected:
         raise InputError(f"{path} has {size} bytes instead of {expected}: {_remedy(path.parent)}")
-    if file_sha256(path) != sha256:
+    if sha256 is not None and file_sha256(path) != sha256:
         raise InputError(f"{path} has been changed: {_remedy(path.parent)}")
     return np.memmap(path, dtype=dtype, mode="r")
 

@@ -15,6 +15,7 @@ from sympformer.imports import where
 from sympformer.model.config import ModelConfig
 from sympformer.model.models import MODELS
 from sympformer.model.outputs import described, find_logits, find_loss
+from sympformer.torch_private import register_container
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,13 @@ class CustomOutput:
 
     logits: Tensor | None
     loss: Tensor | None
+
+
+register_container(
+    CustomOutput,
+    lambda out: ([out.logits, out.loss], None),
+    lambda parts, _: CustomOutput(*parts),
+)
 
 
 class CustomModel(nn.Module):

@@ -1,8 +1,9 @@
 """The language model: tables, a stack of blocks, a head."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from sympformer.model.inputs import Inputs, require_ids
 from sympformer.model.layers import LayerNorm, table
 from sympformer.model.loss import IGNORED, chunked_cross_entropy
 from sympformer.products import linear, product_dtype
-from sympformer.torch_private import transformed
+from sympformer.torch_private import register_container, transformed
 
 
 @dataclass
@@ -64,6 +65,18 @@ class Output:
     def _predict(self, hidden: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.hidden.requires_grad or self.head.requires_grad):
             return linear(hidden, self.head.to(hidden.dtype))
+
+
+def _parts(out: Output) -> tuple[list[Tensor | None], object]:
+    return [out.hidden, out.head, out.loss], out._cache
+
+
+def _put_together(parts: Iterable[Any], cache: Any) -> Output:
+    hidden, head, loss = parts
+    return Output(hidden, head, loss, cache)
+
+
+register_container(Output, _parts, _put_together)
 
 
 class LanguageModel(Decoder):

@@ -12,32 +12,41 @@ from sympformer.tasks.task import Task
 class TaskLoader:
     """Endless training batches, each drawn from the seed and its own number.
 
-    Ranks take turns of one micro-batch, so that together they see what a single rank sees that
-    accumulates as many.
+    Ranks take turns of one micro-batch, or `parts` of them together, each an equal part of its
+    rows. So together they see what a single rank sees that accumulates as many.
 
-    Iterating gives (inputs, targets), int64, each of shape (batch_size, T), where T may differ from
-    batch to batch; targets that do not count are -100.
+    Iterating gives (inputs, targets), int64, each of shape (batch_size / parts, T), where T may
+    differ from batch to batch; targets that do not count are -100.
 
     Raises:
         InputError: `seed` is negative.
     """
 
     def __init__(
-        self, task: Task, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        task: Task,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        parts: int = 1,
     ) -> None:
         if seed < 0:
             raise InputError(f"the data seed must not be negative, but is {seed}")
         self.task, self.batch_size, self.seed = task, batch_size, seed
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.parts = rank, world_size, parts
         self._drawn = 0
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> tuple[Tensor, Tensor]:
-        batch = self.task.training_batch(self.seed, self._drawn + self.rank, self.batch_size)
-        self._drawn += self.world_size
-        return torch.from_numpy(batch.tokens), torch.from_numpy(batch.targets)
+        number, part = divmod(self.rank, self.parts)
+        batch = self.task.training_batch(self.seed, self._drawn + number, self.batch_size)
+        self._drawn += self.world_size // self.parts
+        rows = self.batch_size // self.parts
+        own = slice(part * rows, (part + 1) * rows)
+        return torch.from_numpy(batch.tokens[own]), torch.from_numpy(batch.targets[own])
 
     def passes(self) -> list[tuple[Tensor, Tensor]]:
         """The next batch, which the model takes as it is."""

@@ -128,14 +128,23 @@ class TrainConfig:
     scaled (muP), if heads are as wide there. Not scaled if not given."""
     eval_every: int = 50
     """Updates between evaluations; each also saves the run."""
+    keep_last: int = 1
+    """States that are kept, beside the best: those of the last evaluations."""
     eval_blocks: int = 256
     """Validation blocks (of a task: sequences) of an evaluation, the same ones every time."""
     seed: int = 0
     """Seed of the initial weights."""
     data_seed: int = 0
     """Seed of the order of the data: runs that share it see the same batches."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the forward and backward pass; weights stay float32."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the forward and backward pass; weights stay float32. The loss of float16 is
+    scaled."""
+    skip_nonfinite: int | None = None
+    """Updates in a row that are skipped where loss or gradients are not finite; at the next the run
+    stops. If not given 0, and 20 in float16, whose scale is found so."""
+    parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
+    """How processes that torchrun has started train together: ddp, a copy in each; fsdp, a share in
+    each; auto, ddp if there are several."""
     device: str = "auto"
     """auto, cpu, cuda, ..."""
     threads: int | None = None
@@ -147,7 +156,8 @@ class TrainConfig:
 
     def __post_init__(self):
         check_fields(self)
-        for name in ("steps", "batch_size", "accumulation", "eval_every", "eval_blocks"):
+        counts = "steps", "batch_size", "accumulation", "eval_every", "eval_blocks", "keep_last"
+        for name in counts:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("learning_rate", "clip", "scalar_lr", "matrix_lr"):
@@ -165,6 +175,8 @@ class TrainConfig:
             raise InputError(f"betas must be at least 0 and below 1, not {list(self.betas)}")
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
             raise InputError(f"threads must be from 1 to {MOST_THREADS}, not {self.threads}")
+        if self.skip_nonfinite is not None and self.skip_nonfinite < 0:
+            raise InputError(f"skip_nonfinite must be at least 0, not {self.skip_nonfinite}")
         for name in ("seed", "data_seed"):
             if not 0 <= getattr(self, name) < 2**63:
                 raise InputError(f"{name} must be from 0 to 2^63 - 1, not {getattr(self, name)}")
@@ -181,7 +193,7 @@ class TrainConfig:
             )
 
 
-CHANGEABLE = ("steps", "learning_rate", "eval_every", "threads", "device")
+CHANGEABLE = ("steps", "learning_rate", "eval_every", "threads", "device", "parallel")
 """Options of training that a run may go on with other values of."""
 
 
@@ -209,6 +221,16 @@ class RunConfig:
             raise InputError(
                 "document_mask evens out rows behind their last token, which causality = 'joint' "
                 "would see: leave it out, or train a causal model"
+            )
+        if self.train.parallel == "fsdp" and self.data.document_mask:
+            raise InputError(
+                "document_mask gives each process passes of its own number, and those of parallel "
+                "= 'fsdp' must be as many: choose 'ddp', or leave out document_mask"
+            )
+        if self.train.parallel == "fsdp" and self.train.optimizer == "muon":
+            raise InputError(
+                "muon needs whole matrices, and parallel = 'fsdp' shares them out: choose 'ddp', "
+                "or optimizer = 'adamw'"
             )
         if self.data.document_mask and self.train.compile:
             raise InputError(

@@ -7,14 +7,17 @@ from typing import Any
 from torch import Tensor
 
 from sympformer.errors import InputError
-from sympformer.files import link
+from sympformer.files import delete, link
 from sympformer.imports import import_again
 from sympformer.model import CustomModel, LanguageModel, ModelConfig, build
 from sympformer.model.weights import load_weights
-from sympformer.train.tensors import read_tensors, write_tensors
+from sympformer.train.shards import KEY, prune, read_state
+from sympformer.train.tensors import digest, read_tensors, write_tensors
 from sympformer.typed import read_toml
 
 STATE, BEST, MODEL = "state.safetensors", "best.safetensors", "model.safetensors"
+EARLIER = "state-*.safetensors"
+"""States that are kept beside the last, by their step."""
 OLD_STATE = "checkpoint.pt"
 
 _PLACES = "text", "valid_text"
@@ -30,10 +33,18 @@ def _of_weights(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def derive(folder: Path, tensors: Mapping[str, Tensor], about: dict[str, Any]) -> None:
-    """Make the files that follow from the state, where they do not."""
+    """Make the files that follow from the state, where they do not.
+
+    Of a sharded state no file holds the weights alone: `whole_weights` gathers them.
+    """
     rest = about["state"]
     if rest.get("best_step") == rest["step"]:
         link(folder / STATE, folder / BEST)
+    keep_last(folder, rest["step"], about["run"].get("train", {}).get("keep_last", 1))
+    prune(folder, [folder / STATE, folder / BEST, *folder.glob(EARLIER)])
+    if KEY in about:
+        delete(folder / MODEL)
+        return
     own = _of_weights(about)
     try:
         if read_tensors(folder / MODEL)[1] == own:
@@ -41,6 +52,30 @@ def derive(folder: Path, tensors: Mapping[str, Tensor], about: dict[str, Any]) -
     except InputError:  # none yet, or damaged
         pass
     write_tensors(folder / MODEL, weights_in(tensors), own)
+
+
+def keep_last(folder: Path, step: int, number: int) -> None:
+    """Keep the state under a name of its own too, and no more than `number` of those.
+
+    With 1, there is none: the state is the last.
+    """
+    if number > 1:
+        link(folder / STATE, folder / EARLIER.replace("*", f"{step:08}"))
+    kept = sorted(folder.glob(EARLIER))
+    for path in kept[: max(0, len(kept) - number)]:
+        delete(path)
+
+
+def whole_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights that a file of a run holds, on the CPU, and what a file of them alone says.
+
+    Raises:
+        InputError: it is damaged, or is no file of a run.
+    """
+    tensors, about = read_state(path, prefix="model/")
+    tensors = weights_in(tensors) if about.get("kind") == "state" else tensors
+    own = {name: value for name, value in about.items() if name != KEY}
+    return tensors, _of_weights({**own, "weights": digest(tensors)})
 
 
 def refuse_old_format(folder: Path) -> None:

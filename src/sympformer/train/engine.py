@@ -1,56 +1,64 @@
 """The engine of training: a model, its optimizer, and one update. It knows no files."""
 
-import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sympformer import machine
-from sympformer.errors import InputError
 from sympformer.model.loss import IGNORED
 from sympformer.model.weights import load_weights, weights
-from sympformer.train.batches import Batches
+from sympformer.train.batches import Batches, share
 from sympformer.train.config import TrainConfig
+from sympformer.train.finite import DivergenceError, Finite
 from sympformer.train.optimizer import make_optimizer
+from sympformer.train.parallel import SINGLE, Ranks
 from sympformer.train.schedule import learning_rate
+from sympformer.train.spread import like, spread, whole
 
-
-class DivergenceError(InputError):
-    """A loss or a gradient is not finite; the update was not applied."""
+__all__ = ["DivergenceError", "Engine"]
 
 
 class Engine:
-    """Makes updates: the same ones from the same state.
+    """Makes updates: the same ones from the same state, whatever the number of processes.
 
     Args:
         model: a module with `model(tokens, targets).loss`, the mean over the target tokens that
             are not -100, in nats; its parameters are on one device.
-        loader: the batches of this process; its rank and world size are the engine's.
+        loader: the batches of this process.
         config: the recipe.
+        ranks: this process among those that train together, the loader's.
+
+    Raises:
+        InputError: the processes cannot share an update, or a model is not spread over them.
     """
 
-    def __init__(self, model: nn.Module, loader: Batches, config: TrainConfig):
-        self.model, self.loader, self.config = model, loader, config
-        self.rank, self.world_size = loader.rank, loader.world_size
+    def __init__(
+        self, model: nn.Module, loader: Batches, config: TrainConfig, ranks: Ranks = SINGLE
+    ):
+        self.model, self.loader, self.config, self.ranks = model, loader, config, ranks
+        self.micro_batches = share(config.batch_size, config.accumulation, ranks.size).micro_batches
         self.device = next(model.parameters()).device
         self.precision = machine.precision(self.device, config.dtype)
+        self.spread = spread(model, config.parallel, ranks)
         self.optimizer = make_optimizer(model, config)
+        self.finite = Finite(config)
         self.step, self.seconds = 0, 0.0
         self.tokens = 0
-        """Targets that counted in all updates of all ranks so far; ranks draw as many each."""
-
-    @property
-    def records(self) -> bool:
-        """Whether this process writes what the run leaves: the first one does."""
-        return self.rank == 0
+        """Targets that counted in all updates of all processes so far."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next updates depend on, and the counters; its tensors are no copies."""
+        """All that the next updates depend on, and the counters.
+
+        Its tensors are no copies; those that are sharded stay so, all else is the same in every
+        process.
+        """
         return {
-            "model": weights(self.model),
+            "model": weights(self.model),  # gives back what the last pass has gathered
             "optimizer": {name: dict(self.optimizer.state[p]) for name, p in self._moved()},
+            "finite": self.finite.state_dict(),
             "loader": self.loader.state_dict(),
             "step": self.step,
             "tokens": self.tokens,
@@ -66,21 +74,44 @@ class Engine:
             InputError: `state` is of another loader or model.
         """
         self.loader.load_state_dict(state["loader"])
-        load_weights(self.model, state["model"])
+        own = weights(self.model)
+        given = {n: like(t, own[n]) if n in own else t for n, t in state["model"].items()}
+        load_weights(self.model, given)
         groups = self.optimizer.state_dict()["param_groups"]
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         order = [names[p] for group in self.optimizer.param_groups for p in group["params"]]
-        moments = {i: state["optimizer"][n] for i, n in enumerate(order) if n in state["optimizer"]}
+        moments = {
+            i: {name: like(value, own[n]) for name, value in state["optimizer"][n].items()}
+            for i, n in enumerate(order)
+            if n in state["optimizer"]
+        }
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.step, self.tokens = state["step"], state["tokens"]
         self.seconds = state["seconds"]
+        if "finite" in state:  # of states from before there were skips and scales, nothing
+            self.finite.load_state_dict(state["finite"])
+
+    def shards(self) -> Callable[[str], Tensor | None]:
+        """By name in a state (`model/...`, `optimizer/.../...`): the parameter that a tensor has
+        the shape of, if it is sharded: so this process shall have it.
+        """
+        own = {n: p for n, p in weights(self.model).items() if hasattr(p, "full_tensor")}
+
+        def shard(name: str) -> Tensor | None:
+            kind, _, rest = name.partition("/")
+            return own.get(rest if kind == "model" else rest.rpartition("/")[0])
+
+        return shard
 
     def _moved(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters that the optimizer has met, by name."""
         return [(n, p) for n, p in self.model.named_parameters() if p in self.optimizer.state]
 
-    def update(self) -> dict[str, float]:
+    def update(self) -> dict[str, Any]:
         """Make one update; return its loss (nats a token), rate, gradient norm and tokens a second.
+
+        An update that is not finite and may be skipped is not applied; what it returns is
+        `skipped`, the number of such updates so far.
 
         Raises:
             DivergenceError: before the update is applied; its message names step and groups.
@@ -95,47 +126,49 @@ class Engine:
         # The one transfer from an accelerator. It waits for the gradients; what the optimizer
         # still has to do there is part of the next update's time.
         loss, norm, *each = torch.stack([total, clipped, *norms.values()]).tolist()
-        self._check_finite(loss, dict(zip(norms, each, strict=True)))
-        self.optimizer.step()
+        applied = self.finite.applies(self.step, loss, dict(zip(norms, each, strict=True)))
+        if applied:
+            self.optimizer.step()
+            self.tokens += counted
         self.optimizer.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - began
         self.seconds += seconds
         self.step += 1
-        self.tokens += counted * self.world_size
+        if not applied:
+            return {"skipped": self.finite.skipped}
         return {
             "loss": loss,
             "lr": rate,
             "grad_norm": norm,
-            "tokens_per_second": counted * self.world_size / seconds,
+            "tokens_per_second": counted / seconds,
         }
 
     def _backward(self) -> tuple[Tensor, int]:
-        """Add up the gradients of the micro-batches.
+        """Add up the gradients of the micro-batches of all processes.
 
         Returns:
             The loss, a scalar on the device, and the number of targets that it is the mean of.
         """
-        batches = [b for _ in range(self.config.accumulation) for b in self.loader.passes()]
+        ranks, scale = self.ranks, self.finite.scale
+        batches = [b for _ in range(self.micro_batches) for b in self.loader.passes()]
         counts = [len((targets != IGNORED).nonzero()) for _, targets in batches]
-        total, counted = torch.zeros((), device=self.device), sum(counts)
-        for (inputs, targets), count in zip(batches, counts, strict=True):
-            with self.precision:
-                loss = self.model(inputs.to(self.device), targets.to(self.device)).loss
-            # The sum over target tokens, divided by their number in the whole update.
-            share = loss * (count / counted)
-            share.backward()
-            total += share.detach()
-        return total, counted
-
-    def _check_finite(self, loss: float, norms: dict[str, float]) -> None:
-        bad = [name for name, norm in norms.items() if not math.isfinite(norm)]
-        what = [] if math.isfinite(loss) else ["the loss"]
-        what += [f"the gradient of the {' and the '.join(bad)}"] if bad else []
-        if what:
-            raise DivergenceError(
-                f"training diverged at step {self.step}: {' and '.join(what)} not finite; the "
-                "update was not applied"
-            )
+        total, counted = torch.zeros((), device=self.device), ranks.total(sum(counts))
+        with self.precision:
+            self.spread.settle(*(part.to(self.device) for part in batches[0]))
+        for number, ((inputs, targets), count) in enumerate(zip(batches, counts, strict=True), 1):
+            with self.spread.accumulating(last=number == len(batches)):
+                with self.precision:
+                    loss = self.spread(inputs.to(self.device), targets.to(self.device)).loss
+                # The sum over target tokens, divided by their number in the whole update. Gradients
+                # become means over the processes, and are to be sums.
+                (loss * (count * ranks.size / counted * scale)).backward()
+            total = total + loss.detach() * (count / counted)
+        self.spread.finish()
+        if scale != 1:
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.div_(scale)
+        return ranks.summed(total), counted
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -149,7 +182,7 @@ def gradient_norms(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     norms = {}
     for group in optimizer.param_groups:
         gradients = [p.grad for p in group["params"] if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = whole(nn.utils.get_total_norm(gradients))
         norms[group["name"]] = norm.to(group["params"][0].device)  # of no gradients: on the CPU
     return norms
 

@@ -8,9 +8,10 @@ from sympformer.errors import InputError
 from sympformer.model import CustomModel, LanguageModel
 from sympformer.model.text import sample_text
 from sympformer.tasks import Setting, Task, TaskLoader
-from sympformer.train.batches import Batches
+from sympformer.train.batches import Batches, share
 from sympformer.train.config import RunConfig
 from sympformer.train.evaluate import Evaluation, evaluate, evaluate_task, state_bytes
+from sympformer.train.parallel import SINGLE, Ranks
 
 Model = LanguageModel | CustomModel
 
@@ -29,8 +30,12 @@ class Examples(Protocol):
         """None where there is no text."""
         ...
 
-    def loader(self) -> Batches:
-        """The batches of training."""
+    def loader(self, ranks: Ranks = SINGLE) -> Batches:
+        """The batches of training that are this process's.
+
+        Raises:
+            InputError: the processes cannot share an update.
+        """
         ...
 
     def evaluate(self, model: Model) -> Evaluation:
@@ -60,10 +65,12 @@ class TextExamples:
             valid_blocks(corpus.valid, self.length, t.batch_size, t.eval_blocks, self.eos)
         )
 
-    def loader(self) -> Loader:
+    def loader(self, ranks: Ranks = SINGLE) -> Loader:
         """Blocks of its training stream."""
         t = self.config.train
-        return Loader(self.corpus.train, self.length, t.batch_size, t.data_seed, eos=self.eos)
+        rows = t.batch_size // share(t.batch_size, t.accumulation, ranks.size).parts
+        stream = self.corpus.train
+        return Loader(stream, self.length, rows, t.data_seed, ranks.rank, ranks.size, eos=self.eos)
 
     def evaluate(self, model: Model) -> Evaluation:
         """Measure the loss on its validation blocks."""
@@ -94,10 +101,11 @@ class TaskExamples:
                 f"task {task.name}, {task.longest} tokens: leave it out, or choose at least that"
             )
 
-    def loader(self) -> TaskLoader:
+    def loader(self, ranks: Ranks = SINGLE) -> TaskLoader:
         """Sequences without end."""
         t = self.config.train
-        return TaskLoader(self.task, t.batch_size, t.data_seed)
+        parts = share(t.batch_size, t.accumulation, ranks.size).parts
+        return TaskLoader(self.task, t.batch_size, t.data_seed, ranks.rank, ranks.size, parts)
 
     def evaluate(self, model: Model) -> Evaluation:
         """Measure loss and accuracy on sequences as in training."""

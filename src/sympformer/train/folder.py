@@ -10,6 +10,8 @@ is synced after.
    `best.safetensors` (a second name of the state, where it is the best), and `model.safetensors`,
    the weights alone. Both are derived: who resumes makes them again where they are not those of the
    state, and who reads the weights before that gets them from the state.
+   A sharded state has its tensors in a folder of its own, `shards-*`, which is written before and
+   whose digests the state holds; folders that no state is of are deleted after.
 3. *A run is finished* when `summary.json` appears: it holds the digests of the weights and of the
    metrics that it is about. It goes before a finished run is continued.
 
@@ -19,10 +21,13 @@ metrics behind it are dropped, and the updates that follow are those of an unint
 which it held. Every tensor file says which run it is of and holds the digest of all it says.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from sympformer.data import Tokenizer, load_tokenizer, save_tokenizer
 from sympformer.errors import InputError
@@ -37,10 +42,12 @@ from sympformer.train.contents import (
     refuse_old_format,
     require_own,
     weights_in,
+    whole_weights,
 )
 from sympformer.train.metrics import MetricsLog
 from sympformer.train.records import corrupt, read_signed, signed, write_json
-from sympformer.train.tensors import digest, join, read_about, read_tensors, split, write_tensors
+from sympformer.train.shards import KEY, are_sharded, identity, read_state, write_shards
+from sympformer.train.tensors import digest, join, read_about, split, write_tensors
 from sympformer.typed import read_toml
 
 CONFIG, METRICS, SUMMARY, LOCK = "config.toml", "metrics.jsonl", "summary.json", "lock"
@@ -57,6 +64,8 @@ class RunFolder:
     | `metrics.jsonl` | a line for each update and evaluation |
     | `state.safetensors`, all that resuming needs; `model.safetensors`, the weights | at evaluations |
     | `best.safetensors`, the state with the least validation loss | at evaluations |
+    | `state-*.safetensors`, earlier states, if more than the last are to be kept | at evaluations |
+    | `shards-*/`, the tensors of sharded states, a file of each process | before its state |
     | `summary.json` | when the run is complete |
     | `diverged.txt` | when a comparison gives the run up, for it has others at other rates |
 
@@ -142,15 +151,20 @@ class RunFolder:
         """
         self.log.sync()
         tensors, rest = split(state)
-        held = {
+        held: dict[str, Any] = {
             "kind": "state",
             "run": read_toml(self.path / CONFIG),
             "config": model.config.to_dict(),
-            "weights": digest(weights_in(tensors)),
             "metrics": self.log.kept,
             "state": rest,
         }
-        tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
+        if are_sharded(tensors.values()):
+            shards = write_shards(self.path, tensors)
+            held |= {"weights": identity(shards), KEY: shards}
+            tensors = {}
+        else:
+            held["weights"] = digest(weights_in(tensors))
+            tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
         write_tensors(self.path / STATE, tensors, held)
         derive(self.path, tensors, held)
 
@@ -239,10 +253,16 @@ class RunFolder:
                 "train anew in another folder"
             )
 
-    def state(self, mend: bool = False) -> dict[str, Any] | None:
+    def state(
+        self,
+        mend: bool = False,
+        like: Callable[[str], Tensor | None] = lambda name: None,
+        verify: bool = True,
+    ) -> dict[str, Any] | None:
         """What `save` was given last, with `metrics`, the lines that count; None if nothing.
 
-        With `mend`, files that are derived from it are made again where they do not fit.
+        With `mend`, files that are derived from it are made again where they do not fit. `like` and
+        `verify` are those of `read_state`.
 
         Raises:
             InputError: the state is damaged, of another run, or gone.
@@ -253,7 +273,7 @@ class RunFolder:
             if (self.path / MODEL).exists():
                 raise InputError(f"{path} does not exist: there is nothing to resume from")
             return None
-        tensors, about = read_tensors(path)
+        tensors, about = read_state(path, like, verify=verify)
         require_own(self.path / CONFIG, path, about)
         if self.finished and self.summary(whole=True).get("weights") != about["weights"]:
             raise self._another(path)
@@ -270,21 +290,36 @@ class RunFolder:
         self.began_as()
         path, state = self.path / MODEL, self.path / STATE
         if self.weights is not None:
-            tensors, about = read_tensors(self.weights)
+            tensors, about = read_state(self.weights, prefix="model/")
             require_own(self.path / CONFIG, self.weights, about)
             return model_in(self.weights, tensors, about)
         newest = self.newest()
         if newest is None:
             refuse_old_format(self.path)
             raise InputError(f"{path} does not exist: the run has not reached its first checkpoint")
-        tensors, about = read_tensors(path if path.exists() else state)
+        tensors, about = read_state(path if path.exists() else state, prefix="model/")
         require_own(self.path / CONFIG, path, about)
         if about["weights"] != newest["weights"]:
             path = state  # a kill came between the two
-            tensors, about = read_tensors(path)
+            tensors, about = read_state(path, prefix="model/")
         if self.finished and self.summary(whole=True).get("weights") != about["weights"]:
             raise self._another(path)
         return model_in(path, tensors, about)
+
+    def whole_weights(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The weights that are meant, on the CPU, and what a file of them says.
+
+        Raises:
+            InputError: there are none yet, or they are damaged or of another run.
+        """
+        path = self.weights or self.path / STATE
+        self.began_as()
+        if not path.exists():
+            refuse_old_format(self.path)
+            raise InputError(f"{path} does not exist: the run has not reached its first checkpoint")
+        tensors, about = whole_weights(path)
+        require_own(self.path / CONFIG, path, about)
+        return tensors, about
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows that were recorded; those of a finished run are verified.

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ from sympformer.train.engine import DivergenceError, Engine
 from sympformer.train.evaluate import Evaluation
 from sympformer.train.examples import examples
 from sympformer.train.folder import RunFolder
+from sympformer.train.onlooker import Onlooker
 from sympformer.train.optimizer import learned_scalars, nonfinite_groups
+from sympformer.train.parallel import SINGLE, Ranks, current
 from sympformer.train.progress import Progress
 from sympformer.train.sizes import require_memory
+from sympformer.train.spread import Sharded
 from sympformer.train.width import scale_initial
 
 FAR = 1.0
@@ -45,19 +49,20 @@ def train(
     """Train a model and leave a run folder; return its summary.
 
     What the folder holds: see `RunFolder`. A resumed run makes the updates that an uninterrupted
-    one would have made; a finished one is left as it is. The process is left as it was: its
-    threads, its random state, its form of attention. On a processor,
+    one would have made; a finished one is left as it is. Processes that have joined
+    (`sympformer.train.parallel`) and all call this make one run together, whatever their number. A
+    process is left as it was: its threads, its random state, its form of attention. On a processor,
     `sympformer.machine.keep_freed_memory` makes steps faster.
 
     Args:
         config: what to train. A resumed run may go on with other steps, learning_rate, eval_every,
-            threads and device; its state says from which step.
+            threads, device and parallel; its state says from which step.
         data: the text or the task; `config.model.vocab_size` must hold all its ids.
         folder: where to write; it must hold no run unless `resume`.
         resume: continue from the folder's last state.
         progress: what shows the progress; nothing if None.
         stop: asked before every update, before the audit and after it: the number of the signal
-            for which to save and end, or 0.
+            for which to save and end, or 0. One process that is told is enough.
 
     Raises:
         InputError: bad input, an unwritable folder, one that another process uses, or a run that
@@ -65,39 +70,47 @@ def train(
             evaluation that is not, or is `FAR` above the best. The last good state is kept.
         Stopped: `stop` asked for it; the run is saved, or complete.
     """
-    progress = progress or Progress.silent()
+    progress, ranks = progress or Progress.silent(), current()
     if resume:
         RunFolder(Path(folder)).began_as()  # or the lock would make the folder
     device = machine.resolve_device(config.train.device)
-    require_memory(config, device, data.trained if isinstance(data, Task) else None)
+    length = data.trained if isinstance(data, Task) else None
+    require_memory(config, device, length, ranks.size)
     with (
         forms.using(config.train.form),
         machine.threads(config.train.threads),
         machine.seeded(config.train.seed, device),
     ):
-        run = Run(config, data, RunFolder(Path(folder)), device)
-        with run.folder.locked() if run.engine.records else nullcontext():
+        kind = RunFolder if ranks.first else Onlooker
+        run = Run(config, data, kind(Path(folder)), device, ranks)
+        with run.folder.locked():
             if resume:
                 run.resume()
             else:
                 run.start()
-            if run.folder.finished:
+            if ranks.told(lambda: run.folder.finished):
                 return run.folder.summary()
             progress.begin(config, run.engine.step, run.forms)
             if isinstance(run.model, CustomModel):
                 progress.say("a model of the user's own, from which no samples are made")
-            stop = stop or (lambda: 0)
+            own = stop or (lambda: 0)
+            together = partial(_together, ranks, own)
             try:
-                _advance(run, progress, stop)
+                _advance(run, progress, together)
             except DivergenceError as error:
                 run.record_divergence(str(error))
                 raise DivergenceError(f"{error}; {_after_divergence(run)}") from None
             finally:
                 progress.end()
             summary = run.summarise()
-            if number := stop():
+            if number := together():
                 raise Stopped(f"stopped after {run.folder}, which is complete", 128 + number)
             return summary
+
+
+def _together(ranks: Ranks, stop: Callable[[], int]) -> int:
+    """The signal that any of the processes has met."""
+    return ranks.largest(stop())
 
 
 def _advance(run: "Run", progress: Progress, stop: Callable[[], int]) -> None:
@@ -134,14 +147,19 @@ class Run:
     """
 
     def __init__(
-        self, config: RunConfig, data: Corpus | Task, folder: RunFolder, device: torch.device
+        self,
+        config: RunConfig,
+        data: Corpus | Task,
+        folder: RunFolder,
+        device: torch.device,
+        ranks: Ranks = SINGLE,
     ) -> None:
-        self.config, self.folder, self.device = config, folder, device
+        self.config, self.folder, self.device, self.ranks = config, folder, device, ranks
         self.data = examples(data, config)
         self.model: LanguageModel | CustomModel = build(config.model).to(device)
         if config.train.base_width is not None:
             scale_initial(self.model, config.train.base_width)
-        self.engine = Engine(self.model, self.data.loader(), config.train)
+        self.engine = Engine(self.model, self.data.loader(ranks), config.train, ranks)
         self.best_loss, self.best_step = float("inf"), 0
         self.first_loss: float | None = None
         self.evaluation: Evaluation | None = None
@@ -151,13 +169,14 @@ class Run:
         self.began_at = config.train.learning_rate  # what a comparison asked for
         self.forms = self._forms()
         if config.train.compile:
+            if isinstance(self.engine.spread, Sharded):
+                raise InputError("sharded blocks are not compiled: leave compile out, or fsdp")
             require_compiler(device.type)
             compile_blocks(self.model.blocks)
 
     def start(self) -> None:
         """Claim the folder and write what is known before the first update."""
-        if self.engine.records:
-            self.folder.begin(self.config, self._environment(), self.data.tokenizer)
+        self.folder.begin(self.config, self._environment(), self.data.tokenizer)
 
     def resume(self) -> None:
         """Go back to the last state, or to the start if there is none yet.
@@ -167,10 +186,9 @@ class Run:
         """
         changes = self.folder.config().changes_to(self.config)
         self.began_at = self.folder.began_as().train.learning_rate
-        state = self.folder.state(mend=self.engine.records)
+        state = self.folder.state(mend=True, like=self.engine.shards())
         if state is None:
-            if self.engine.records:
-                self.folder.begin_again(self._environment(), self.data.tokenizer)
+            self.folder.begin_again(self._environment(), self.data.tokenizer)
         else:
             self.folder.require(self.data.digest)
             if self.config.train.steps < state["step"]:
@@ -179,10 +197,10 @@ class Run:
                     "least that"
                 )
             self._load(state)
+        self.ranks.meet()  # before anything that others read is deleted
         if changes and not self.complete:  # else they change no update
             self.changes.append({"from_step": self.engine.step, **changes})
-            if self.engine.records:
-                self.folder.go_on()
+            self.folder.go_on()
 
     def _load(self, state: dict[str, Any]) -> None:
         self.engine.load_state_dict(state)
@@ -192,9 +210,8 @@ class Run:
         if state["evaluation"] is not None:
             self.evaluation = Evaluation(**state["evaluation"])
             self.evaluated_step = state["evaluated_step"]
-        if self.engine.records:
-            self.folder.log.keep(state["metrics"])
-            self.folder.keep_tokenizer(self.data.tokenizer)
+        self.folder.log.keep(state["metrics"])
+        self.folder.keep_tokenizer(self.data.tokenizer)
 
     def save(self) -> None:
         """Keep the state."""
@@ -213,13 +230,15 @@ class Run:
             "corpus": self.data.digest,
             "tokenizer": self.data.tokenizer and self.data.tokenizer.digest,
         }
-        if self.engine.records:
-            self.folder.save(self.model, state)
+        self.folder.save(self.model, state)
         self.saved_step = self.engine.step
 
     def update(self) -> dict[str, Any]:
         """Make one optimizer update; return what it measured."""
-        row = self._record("train", self.engine.update())
+        made = self.engine.update()
+        if "loss" not in made:
+            return self._record("skip", made)
+        row = self._record("train", made)
         if self.first_loss is None:
             self.first_loss = row["loss"]
         return row
@@ -293,19 +312,20 @@ class Run:
             "ceiling": self.evaluation.ceiling,
             "tests": self._tests(),
             "learning_rate": self.began_at,
+            "skipped": engine.finite.skipped,
             "seconds": engine.seconds,
+            "processes": self.ranks.size,
             "tokens_per_second": engine.tokens / engine.seconds,
             "causality": self.config.model.causality,
-            "audit": self._audit(),
+            "audit": self.ranks.told(self._audit),
             "corpus": self.data.name,
             "attention": self.forms,
             "changes": self.changes,
             "imports": imported(),  # at the end; the config has those of the beginning
             **machine.environment(self.device),
         }
-        if engine.records:
-            self.folder.finish(summary)
-        return summary
+        self.folder.finish(summary)
+        return self.ranks.told(lambda: summary)
 
     def _tests(self) -> list[dict[str, Any]]:
         """What the task asks a trained model; of a text nothing. Its lengths are not compiled."""
@@ -322,8 +342,10 @@ class Run:
         Its blocks run uncompiled here: compiling them for every length of the audit would take
         longer than many a run. The report says so; `sympformer audit RUN --compile` does it.
         """
-        t, device = self.config.train, self.device
-        report = audited(self.model, min(48, self.config.model.block_size))
+        t, device, model = self.config.train, self.device, self.model
+        if isinstance(self.engine.spread, Sharded):  # one process alone has a share of it only
+            model = self.folder.model().to(device)
+        report = audited(model, min(48, self.config.model.block_size))
         if "where" not in report:
             return report
         report["where"] += f" on the {device.type}" if device.type not in report["where"] else ""
@@ -337,7 +359,8 @@ class Run:
         return self.evaluation is not None and self.evaluated_step == self.engine.step
 
     def _environment(self) -> dict[str, Any]:
-        return {**machine.environment(self.device), "attention": self.forms}
+        where = machine.environment(self.device)
+        return {**where, "processes": self.ranks.size, "attention": self.forms}
 
     def _forms(self) -> list[str]:
         """In which forms attention will be computed, tried on one block."""
@@ -351,6 +374,5 @@ class Run:
         engine = self.engine
         counters = {"step": engine.step, "tokens": engine.tokens, "seconds": engine.seconds}
         row = {"event": event, **counters, **values}
-        if engine.records:
-            self.folder.log.record(row)
+        self.folder.log.record(row)
         return row

@@ -7,6 +7,7 @@ from torch import nn
 
 from sympformer.model.layers import LearnedScalar
 from sympformer.train.config import TrainConfig
+from sympformer.train.spread import whole
 from sympformer.train.width import ratios
 
 
@@ -33,13 +34,13 @@ def parameter_groups(model: nn.Module, matrices: bool = False) -> dict[str, list
 def nonfinite_groups(model: nn.Module) -> list[str]:
     """The names of the groups that hold a number that is not finite."""
     groups = parameter_groups(model).items()
-    return [name for name, ps in groups if not all(bool(p.isfinite().all()) for p in ps)]
+    return [name for name, ps in groups if not all(bool(whole(p.isfinite().all())) for p in ps)]
 
 
 @torch.no_grad()
 def learned_scalars(model: nn.Module) -> dict[str, float]:
     """The values of the learned scalars, by name: steps, damping, look-ahead of every layer."""
-    found = {n: m() for n, m in model.named_modules() if isinstance(m, LearnedScalar)}
+    found = {n: whole(m()) for n, m in model.named_modules() if isinstance(m, LearnedScalar)}
     values = torch.stack(list(found.values())).tolist() if found else []
     return dict(zip(found, values, strict=True))
 

@@ -63,7 +63,11 @@ class Progress:
         self.console.print(f"{self.name}: {line}", markup=False)
 
     def update(self, row: dict[str, float]) -> None:
-        """Show an update."""
+        """Show an update, or that one was skipped."""
+        if "skipped" in row:
+            so_far = f"{row['skipped']:.0f} so far"
+            self.say(f"update {row['step']:.0f} is not finite and was skipped ({so_far})")
+            return
         self.loss = row["loss"] if self.loss is None else 0.9 * self.loss + 0.1 * row["loss"]
         self.bar.update(
             self.task, completed=row["step"], loss=self.loss, speed=row["tokens"] / row["seconds"]

@@ -7,7 +7,7 @@ from sympformer.errors import InputError
 from sympformer.model import CustomModel, LanguageModel
 from sympformer.train.contents import model_in
 from sympformer.train.folder import CONFIG, RunFolder
-from sympformer.train.tensors import read_tensors
+from sympformer.train.shards import read_state
 
 
 def load_model(path: str | os.PathLike[str]) -> LanguageModel | CustomModel:
@@ -18,7 +18,7 @@ def load_model(path: str | os.PathLike[str]) -> LanguageModel | CustomModel:
     """
     path = Path(path)
     if path.is_file():
-        return model_in(path, *read_tensors(path))
+        return model_in(path, *read_state(path, prefix="model/"))
     return RunFolder(path).model()
 
 

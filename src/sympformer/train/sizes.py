@@ -12,6 +12,7 @@ from sympformer import machine
 from sympformer.errors import InputError
 from sympformer.model import ModelConfig
 from sympformer.model.build import SIZES, count
+from sympformer.train.batches import share
 from sympformer.train.config import RunConfig
 
 DEEPER = 1000
@@ -43,13 +44,16 @@ def parameters(config: ModelConfig) -> int:
     return one + ((config.unique_layers or config.n_layer) - 1) * (two - one)
 
 
-def require_memory(config: RunConfig, device: torch.device, length: int | None = None) -> None:
+def require_memory(
+    config: RunConfig, device: torch.device, length: int | None = None, processes: int = 1
+) -> None:
     """Refuse to train what cannot fit; a model of the user's own is not estimated.
 
     Args:
         config: what is to be trained.
         device: where.
         length: tokens of a sequence in training; the model's block size if not given.
+        processes: how many train together; what one of them needs is meant.
 
     Raises:
         InputError: it needs more than is free, with the estimate.
@@ -57,14 +61,18 @@ def require_memory(config: RunConfig, device: torch.device, length: int | None =
     model, t = config.model, config.train
     if model.model:  # a user's own, of which nothing is known
         return
-    tokens = t.batch_size * (length or model.block_size)
+    own = share(t.batch_size, t.accumulation, processes)
+    tokens = t.batch_size // own.parts * (length or model.block_size)
+    sharers = processes if t.parallel == "fsdp" else 1
     on_device = {
-        "parameters and their optimizer": _STATES[t.optimizer] * _FLOAT * parameters(model),
+        "parameters and their optimizer": (
+            _STATES[t.optimizer] * _FLOAT * parameters(model) // sharers
+        ),
         "activations": _FLOAT * _KEPT[model.mlp] * tokens * model.n_embd * model.n_layer,
     }
     here = {
         "layers as objects": _LAYER * model.n_layer,
-        "batches of an update": 2 * _INT * tokens * t.accumulation,
+        "batches of an update": 2 * _INT * tokens * own.micro_batches,
     }
     if device.type == "cpu":
         _require({**on_device, **here}, device)
