@@ -25,7 +25,10 @@ def test_the_contract_names_are_there():
     assert {f"symp-{scheme}" for scheme in schemes()} <= set(presets())
     symp = {n for n in presets() if n.startswith("symp-") and not n.endswith("-extras")}
     linear = {"linear-gpt", "linear-gpt-untied", "linear-yurii", *(f"linear-{n}" for n in symp)}
-    assert linear == {name for name in presets() if name.startswith("linear-")}
+    plain = {name for name in presets() if not name.endswith("-extras")}
+    assert linear == {name for name in plain if name.startswith("linear-")}
+    extras = {name for name in presets() if name.endswith("-extras")}
+    assert {f"linear-{n}" for n in extras if not n.startswith("linear-")} <= extras
 
 
 def test_a_config_of_before_still_loads():
