@@ -174,7 +174,7 @@ def test_some_logits(tiny, keep):
     [
         ({"inputs_embeds": torch.zeros(2, 9, 16)}, "inputs_embeds has no place"),
         ({"input_ids": None}, "needs input_ids"),
-        ({"head_mask": torch.ones(1)}, "head_mask has no effect"),
+        ({"head_mask": torch.ones(2, 2)}, "head_mask has no effect"),
         ({"position_ids": torch.zeros(2, 9, dtype=torch.int64)}, "position_ids must count"),
         ({"attention_mask": torch.ones(2, 1, 9, 9)}, "masks of pairs"),
         ({"attention_mask": torch.tensor([[1, 0, 1] * 3] * 2)}, "padding between tokens"),
@@ -198,5 +198,5 @@ def test_configs_that_make_no_sense():
     with pytest.raises(InputError, match="n_head"):
         SympFormerConfig(composition={"n_head": 3, "n_embd": 16})
     assert SympFormerConfig().vocab_size == sf.ModelConfig().vocab_size
-    _ = SympFormerConfig(composition={"vocab_size": 7}, vocab_size=9)
-    assert _.vocab_size == 7  # the composition counts
+    written = SympFormerConfig(composition={"vocab_size": 7}, vocab_size=9)
+    assert written.vocab_size == 7  # the composition counts

@@ -183,13 +183,17 @@ class SympFormerForCausalLM(PreTrainedModel, GenerationMixin):
             )
         if input_ids is None:
             raise InputError("a pass needs input_ids")
-        refused = [name for name, value in other.items() if value and name not in _KNOWN]
+        refused = [
+            name
+            for name, value in other.items()
+            if value is not None and value is not False and name not in _KNOWN
+        ]
         if refused:
             raise InputError(f"{refused[0]} has no effect in this model: leave it out")
         return input_ids
 
 
-_KNOWN = {"output_attentions_implementation", "is_first_iteration", "tokenizer"}
+_KNOWN = {"is_first_iteration", "tokenizer"}
 """What the library hands to every model, whatever it takes."""
 
 
