@@ -86,7 +86,7 @@ def test_the_allocator_is_set_by_programs_only():
 
 
 @pytest.mark.parametrize(
-    ("name", "update", "decoded"), [("gpt", 20, 13), ("symp-r2", 22, 14)], ids=["gpt", "symp-r2"]
+    ("name", "update", "decoded"), [("gpt", 16, 13), ("symp-r2", 18, 14)], ids=["gpt", "symp-r2"]
 )
 def test_few_rooms_lie_on_the_way(name, update, decoded, tiny):
     """Files that an update and a decoded token pass through."""

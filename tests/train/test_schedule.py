@@ -3,7 +3,7 @@
 import pytest
 
 from sympformer.train.config import TrainConfig
-from sympformer.train.schedule import learning_rate
+from sympformer.train.engine import learning_rate
 
 
 def rates(**options):

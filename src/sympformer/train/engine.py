@@ -1,5 +1,6 @@
 """The engine of training: a model, its optimizer, and one update. It knows no files."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +16,9 @@ from sympformer.train.config import TrainConfig
 from sympformer.train.finite import DivergenceError, Finite
 from sympformer.train.optimizer import make_optimizer
 from sympformer.train.parallel import SINGLE, Ranks
-from sympformer.train.schedule import learning_rate
 from sympformer.train.spread import like, spread, whole
 
-__all__ = ["DivergenceError", "Engine"]
+__all__ = ["DivergenceError", "Engine", "learning_rate"]
 
 
 class Engine:
@@ -42,7 +42,7 @@ class Engine:
         self.micro_batches = share(config.batch_size, config.accumulation, ranks.size).micro_batches
         self.device = next(model.parameters()).device
         self.precision = machine.precision(self.device, config.dtype)
-        self.spread = spread(model, config.parallel, ranks)
+        self.spread = spread(model, config.parallel, ranks)  # alone: None
         self.optimizer = make_optimizer(model, config)
         self.finite = Finite(config)
         self.step, self.seconds = 0, 0.0
@@ -122,11 +122,15 @@ class Engine:
         set_learning_rate(self.optimizer, rate)
         total, counted = self._backward()
         norms = gradient_norms(self.optimizer)
+        if self.spread is not None:
+            norms = {name: whole(norm) for name, norm in norms.items()}
         clipped = clip_gradients(self.optimizer, norms, self.config.clip)
         # The one transfer from an accelerator. It waits for the gradients; what the optimizer
         # still has to do there is part of the next update's time.
         loss, norm, *each = torch.stack([total, clipped, *norms.values()]).tolist()
-        applied = self.finite.applies(self.step, loss, dict(zip(norms, each, strict=True)))
+        applied = math.isfinite(loss) and all(map(math.isfinite, each))
+        if not applied or self.finite.counts:
+            applied = self.finite.applies(self.step, loss, dict(zip(norms, each, strict=True)))
         if applied:
             self.optimizer.step()
             self.tokens += counted
@@ -149,26 +153,45 @@ class Engine:
         Returns:
             The loss, a scalar on the device, and the number of targets that it is the mean of.
         """
-        ranks, scale = self.ranks, self.finite.scale
         batches = [b for _ in range(self.micro_batches) for b in self.loader.passes()]
         counts = [len((targets != IGNORED).nonzero()) for _, targets in batches]
-        total, counted = torch.zeros((), device=self.device), ranks.total(sum(counts))
-        with self.precision:
-            self.spread.settle(*(part.to(self.device) for part in batches[0]))
-        for number, ((inputs, targets), count) in enumerate(zip(batches, counts, strict=True), 1):
-            with self.spread.accumulating(last=number == len(batches)):
-                with self.precision:
-                    loss = self.spread(inputs.to(self.device), targets.to(self.device)).loss
-                # The sum over target tokens, divided by their number in the whole update. Gradients
-                # become means over the processes, and are to be sums.
-                (loss * (count * ranks.size / counted * scale)).backward()
-            total = total + loss.detach() * (count / counted)
-        self.spread.finish()
-        if scale != 1:
+        if self.spread is not None:
+            total, counted = self.spread.backward(self._add, batches, counts)
+        else:
+            total, counted = torch.zeros((), device=self.device), sum(counts)
+            for batch, count in zip(batches, counts, strict=True):
+                total = total + self._add(self.model, batch, count / counted) * (count / counted)
+        if self.finite.scale != 1:
             for parameter in self.model.parameters():
                 if parameter.grad is not None:
-                    parameter.grad.div_(scale)
-        return ranks.summed(total), counted
+                    parameter.grad.div_(self.finite.scale)
+        return total, counted
+
+    def _add(
+        self, model: Callable[..., Any], batch: tuple[Tensor, Tensor], weight: float
+    ) -> Tensor:
+        """Add the gradient of `weight` times a micro-batch's mean loss; return that mean."""
+        with self.precision:
+            loss = model(*(part.to(self.device) for part in batch)).loss
+        (loss * (weight * self.finite.scale)).backward()
+        return loss.detach()
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """The rate of update `step` (from 0): linear warm-up, then what `config.schedule` says.
+
+    `cosine`: half a cosine from the peak down to its floor. `wsd` (warm-up, stable, decay): the
+    peak, and over the last `config.decay` of all updates a line down to the floor; how many there
+    will be need not be known before (Hu et al. 2024, arXiv:2404.06395).
+    """
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    if config.schedule == "cosine":
+        progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+        share = (1 + math.cos(math.pi * min(1.0, progress))) / 2
+    else:
+        share = min(1.0, max(0, config.steps - step) / (config.decay * config.steps))
+    return config.learning_rate * (config.min_lr_ratio + (1 - config.min_lr_ratio) * share)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -182,7 +205,7 @@ def gradient_norms(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     norms = {}
     for group in optimizer.param_groups:
         gradients = [p.grad for p in group["params"] if p.grad is not None]
-        norm = whole(nn.utils.get_total_norm(gradients))
+        norm = nn.utils.get_total_norm(gradients)
         norms[group["name"]] = norm.to(group["params"][0].device)  # of no gradients: on the CPU
     return norms
 

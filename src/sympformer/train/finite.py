@@ -25,6 +25,7 @@ class Finite:
     Attributes:
         scale: what the loss is multiplied by before the backward pass, a power of two.
         skipped: updates that were skipped, in all.
+        counts: whether a finite update changes anything here; else `applies` need not be asked.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -33,6 +34,7 @@ class Finite:
         self.allowed = (OVERFLOWS if scales else 0) if given is None else given
         self.scale = FIRST_SCALE if scales else 1.0
         self.skipped = self._in_a_row = self._good = 0
+        self.counts = scales
 
     def applies(self, step: int, loss: float, norms: dict[str, float]) -> bool:
         """Whether to apply an update.
@@ -53,6 +55,7 @@ class Finite:
             self._in_a_row, self._good = 0, self._good + 1
             if self._good >= PATIENCE and self.scale > 1:
                 self.scale, self._good = min(2 * self.scale, LARGEST_SCALE), 0
+            self.counts = self.scale > 1
             return True
         if self._in_a_row >= self.allowed:
             skipped = f", nor in the {self._in_a_row} updates before it, which were skipped"
@@ -61,7 +64,7 @@ class Finite:
                 f"{skipped if self._in_a_row else ''}; the update was not applied"
             )
         self.skipped, self._in_a_row, self._good = self.skipped + 1, self._in_a_row + 1, 0
-        self.scale = max(1.0, self.scale / 2)
+        self.scale, self.counts = max(1.0, self.scale / 2), True
         return False
 
     def state_dict(self) -> dict[str, Any]:
@@ -73,3 +76,4 @@ class Finite:
         """Go on from a state."""
         self.skipped, self.scale = state["skipped"], state["scale"]
         self._in_a_row, self._good = state["in_a_row"], state["good"]
+        self.counts = self._in_a_row > 0 or self.scale > 1

@@ -1,6 +1,7 @@
 """A model as several processes train it: replicated (DDP) or sharded (FSDP2)."""
 
 import warnings
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ from sympformer.model.layers import LearnedScalar
 from sympformer.train.parallel import Ranks
 
 Mode = Literal["auto", "none", "ddp", "fsdp"]
+Batch = tuple[Tensor, Tensor]
+Add = Callable[[Callable[..., Any], Batch, float], Tensor]
 
 
 def mode_of(asked: Mode, ranks: Ranks) -> Literal["none", "ddp", "fsdp"]:
@@ -38,16 +41,41 @@ def mode_of(asked: Mode, ranks: Ranks) -> Literal["none", "ddp", "fsdp"]:
 
 
 class Spread:
-    """A model as every process calls it; alone, the model itself."""
+    """A model as every one of several processes calls it."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, ranks: Ranks) -> None:
+        self.model, self.ranks = model, ranks
 
     def __call__(self, *given: Tensor) -> Any:
         """A forward pass."""
-        return self.model(*given)
+        raise NotImplementedError
 
-    def settle(self, *given: Tensor) -> None:
+    def backward(
+        self, add: Add, batches: Sequence[Batch], counts: Sequence[int]
+    ) -> tuple[Tensor, int]:
+        """Add up the gradients of micro-batches, here `batches`, of all processes.
+
+        Args:
+            add: adds the gradient of a weighted mean loss, and returns the mean.
+            batches: inputs and targets.
+            counts: targets that count in each.
+
+        Returns:
+            The loss over all processes, a scalar, and the number of targets that it is the mean of.
+        """
+        counted = self.ranks.total(sum(counts))
+        self.settle(add, batches[0])
+        total = torch.zeros((), device=next(self.model.parameters()).device)
+        for number, (batch, count) in enumerate(zip(batches, counts, strict=True), 1):
+            with self.accumulating(last=number == len(batches)):
+                # The sum over target tokens, divided by their number in the whole update. Gradients
+                # become means over the processes, and are to be sums.
+                mean = add(self, batch, count * self.ranks.size / counted)
+            total = total + mean * (count / counted)
+        self.finish()
+        return self.ranks.summed(total), counted
+
+    def settle(self, add: Add, batch: Batch) -> None:
         """Before the passes of an update: whatever would make the first one ever special."""
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
@@ -62,8 +90,8 @@ class Spread:
 class Replicated(Spread):
     """A copy in every process (DDP): gradients are averaged in the last backward pass only."""
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
+    def __init__(self, model: nn.Module, ranks: Ranks) -> None:
+        super().__init__(model, ranks)
         self._own = isinstance(model, LanguageModel)
         # All our parameters are trained in every update; of a user's model nobody knows.
         self._ddp = nn.parallel.DistributedDataParallel(model, find_unused_parameters=not self._own)
@@ -73,7 +101,7 @@ class Replicated(Spread):
         """A forward pass."""
         return self._ddp(*given)
 
-    def settle(self, *given: Tensor) -> None:
+    def settle(self, add: Add, batch: Batch) -> None:
         """Before the first update of our models: one pass whose gradients are dropped.
 
         DDP orders its buckets anew after the first backward pass, and sums over more than two
@@ -81,7 +109,7 @@ class Replicated(Spread):
         was never stopped.
         """
         if self._own and not self._settled:
-            self._ddp(*given).loss.backward()
+            add(self, batch, 1.0)
             self.model.zero_grad(set_to_none=True)
         self._settled = True
 
@@ -99,11 +127,10 @@ class Sharded(Spread):
     """
 
     def __init__(self, model: nn.Module, ranks: Ranks) -> None:
-        super().__init__(model)
+        super().__init__(model, ranks)
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        self.ranks = ranks
         device = next(model.parameters()).device
         mesh = init_device_mesh(device.type, (ranks.size,))
         modules = (module for module in model.modules() if isinstance(module, LearnedScalar))
@@ -141,16 +168,16 @@ def _units(model: nn.Module) -> list[nn.Module]:
     return list(model.blocks)
 
 
-def spread(model: nn.Module, asked: Mode, ranks: Ranks) -> Spread:
-    """Give a model to every process; `model` itself is changed where it is sharded.
+def spread(model: nn.Module, asked: Mode, ranks: Ranks) -> Spread | None:
+    """Give a model to every process, or to none; `model` itself is changed where it is sharded.
 
     Raises:
         InputError: as `mode_of`.
     """
     mode = mode_of(asked, ranks)
     if mode == "ddp":
-        return Replicated(model)
-    return Sharded(model, ranks) if mode == "fsdp" else Spread(model)
+        return Replicated(model, ranks)
+    return Sharded(model, ranks) if mode == "fsdp" else None
 
 
 def whole(tensor: Tensor) -> Tensor:
