@@ -11,6 +11,7 @@ from typing import get_args, get_origin, get_type_hints
 import pytest
 import tyro
 
+from sympformer import machine
 from sympformer.cli import main
 from sympformer.commands import COMMANDS
 from sympformer.commands.repeated import gathered
@@ -336,6 +337,17 @@ def test_shards_share_the_work(tmp_path, capsys):
     for wrong in ("0/2", "3/2", "1", "a/b"):
         assert run("compare", *options, "--shard", wrong) == 2
         assert "I/N" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("width", "offers"), [(256, True), (64, False)])
+def test_bfloat16_is_offered_where_a_processor_multiplies_it(
+    width, offers, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setattr(machine, "multiplies_bfloat16", lambda: True)
+    line = f"train gpt --out {tmp_path / 'r'} --n-layer 1 --n-head 2 --block-size 8 --steps 1"
+    options = f" --n-embd {width} --batch-size 1 --eval-blocks 1 --train-tokens 400"
+    assert main((line + options + " --valid-tokens 100 --device cpu").split()) == 0
+    assert ("--dtype bfloat16" in capsys.readouterr().err) is offers
 
 
 def test_train_from_a_file(tmp_path, capsys):

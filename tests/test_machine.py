@@ -56,6 +56,13 @@ def test_precision_is_entered_again_and_again():
             assert (a @ a).dtype == torch.float32
 
 
+def test_passes_are_in_float32_unless_cuda_has_bfloat16(monkeypatch):
+    assert machine.default_dtype(machine.CPU) == "float32"
+    for here, expected in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, h=here: h)
+        assert machine.default_dtype(torch.device("cuda")) == expected
+
+
 @pytest.mark.parametrize("number", [None, 1, 3])
 def test_threads_are_put_back(number):
     before = torch.get_num_threads()

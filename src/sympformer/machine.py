@@ -45,11 +45,27 @@ def resolve_device(name: str) -> torch.device:
         raise InputError(f"device {name!r} is not available here: use --device auto") from None
 
 
+def default_dtype(device: torch.device) -> str:
+    """The precision of passes unless another is asked for: bfloat16 on a CUDA device that has it in
+    hardware, else float32.
+    """
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bfloat16"
+    return "float32"
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor multiplies matrices of bfloat16 in hardware (AVX512-BF16 or AMX)."""
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
 def precision(device: torch.device, dtype: str) -> torch.autocast:
     """A context for forward passes, to be entered any number of times: autocast, unless float32.
 
-    `dtype` is "float32", "bfloat16" or "float16".
+    `dtype` is "float32", "bfloat16", "float16" or "auto", the default of the device.
     """
+    dtype = default_dtype(device) if dtype == "auto" else dtype
     lower = torch.float16 if dtype == "float16" else torch.bfloat16
     return torch.autocast(device.type, lower, enabled=dtype != "float32")
 

@@ -3,6 +3,7 @@
     python tests/faults/kill.py train            # at every file operation
     python tests/faults/kill.py compare --every 5  # at every fifth
     python tests/faults/kill.py train --random 200  # SIGKILL at random moments
+    python tests/faults/kill.py train --async-save  # states are written by a thread
 
 A kill at an operation leaves what is on disk before it: the folder is copied there, as one run goes
 by, and every copy is gone on from. Operations that leave equal folders are gone on from once. Exit
@@ -19,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness import COMMANDS, differences, fork, quietly, watch, workplace
+from harness import COMMANDS, OPTIONS, differences, fork, quietly, watch, workplace
 
 
 class Copies:
@@ -124,7 +125,10 @@ def run() -> int:
     parser.add_argument("kind", choices=COMMANDS)
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--random", type=int, default=0)
+    parser.add_argument("--async-save", action="store_true")
     options = parser.parse_args()
+    if options.async_save:
+        OPTIONS.append("--async-save")
     with workplace() as folder:
         if options.random:
             kills, wrong = at_random(options.kind, folder, options.random)

@@ -24,8 +24,8 @@ from pathlib import Path
 
 os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # before torch is imported
 
+from harness import OPTIONS, differences, fork, train, workplace
 from harness import command as harness_command
-from harness import differences, fork, train, workplace
 
 PROCESSES = 4
 LIMIT, WHOLE = 30.0, 600.0
@@ -111,7 +111,10 @@ def run() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--parallel", choices=("ddp", "fsdp"), default="ddp")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--async-save", action="store_true")
     given = parser.parse_args()
+    if given.async_save:
+        OPTIONS.append("--async-save")
     draw, options = random.Random(given.seed), ["--batch-size", 4, "--parallel", given.parallel]
     with workplace() as folder:
         began = time.monotonic()

@@ -27,5 +27,7 @@ def config(tiny):
     return RunConfig(
         preset="symp-h0",
         model=tiny("symp-h0", vocab_size=257),
-        train=TrainConfig(steps=6, batch_size=4, warmup=2, eval_every=3, eval_blocks=8),
+        train=TrainConfig(
+            steps=6, batch_size=4, warmup=2, eval_every=3, eval_blocks=8, dtype="float32"
+        ),
     )

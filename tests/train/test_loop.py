@@ -1,6 +1,7 @@
 """The training loop: exact resuming, pairing, accumulation, and stopping before damage."""
 
 import json
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from sympformer.train.engine import DivergenceError
 from sympformer.train.folder import RunFolder
 from sympformer.train.loop import Run
 from sympformer.train.onlooker import Onlooker
+from sympformer.train.shards import read_state
 
 
 def new_run(config, corpus, path):
@@ -51,6 +53,58 @@ def test_a_compiled_run_evaluates_and_samples(corpus, config, tmp_path, monkeypa
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     # First and later layers, in training and in evaluation with its shorter last batch.
     assert 0 < len(graphs) <= 6
+
+
+def test_a_state_that_a_thread_writes_is_the_same(corpus, config, tmp_path, monkeypatch):
+    """However long it takes: the updates that follow are made meanwhile."""
+    plain, threaded = (
+        replace(config, train=replace(config.train, async_save=own)) for own in (False, True)
+    )
+    train(plain, corpus, tmp_path / "plain")
+    save, made = RunFolder.save, []
+
+    def slow(folder, model, state, metrics, group):
+        made.append((state["step"], folder.log.kept["bytes"] > metrics["bytes"]))
+        time.sleep(0.3)
+        save(folder, model, state, metrics, group)
+
+    monkeypatch.setattr(RunFolder, "save", slow)
+    train(replace(threaded, train=replace(threaded.train, keep_last=2)), corpus, tmp_path / "own")
+    assert [step for step, _ in made] == [3, 6]
+    one, other = (read_state(tmp_path / n / "state.safetensors")[0] for n in ("plain", "own"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    early, about = read_state(tmp_path / "own" / "state-00000003.safetensors")
+    assert about["state"]["step"] == 3
+    assert any(not torch.equal(early[name], other[name]) for name in other)
+    rows = [[row.get("loss") for row in metrics(tmp_path / name)] for name in ("plain", "own")]
+    assert rows[0] == rows[1]
+
+
+def test_a_state_that_a_thread_cannot_write_ends_the_run(corpus, config, tmp_path, monkeypatch):
+    def full(folder, model, state, metrics, group):
+        raise InputError("no space left")
+
+    monkeypatch.setattr(RunFolder, "save", full)
+    threaded = replace(config, train=replace(config.train, async_save=True))
+    with pytest.raises(InputError, match="no space left"):
+        train(threaded, corpus, tmp_path / "run")
+    assert RunFolder(tmp_path / "run").state() is None
+
+
+def test_a_run_keeps_the_precision_that_was_the_default_where_it_began(
+    corpus, config, tmp_path, monkeypatch
+):
+    folder = RunFolder(tmp_path / "run")
+    half = replace(config, train=replace(config.train, steps=3, dtype="auto"))
+    train(half, corpus, folder.path)
+    assert folder.began_as().train.dtype == "float32"
+    monkeypatch.setattr(machine, "default_dtype", lambda device: "bfloat16")
+    summary = train(folder.config(), corpus, folder.path, resume=True)
+    assert folder.config().train.dtype == "float32"
+    assert summary["steps"] == 3
+    train(half, corpus, tmp_path / "there")
+    assert RunFolder(tmp_path / "there").began_as().train.dtype == "bfloat16"
 
 
 def test_a_run_leaves_a_whole_folder(corpus, config, tmp_path):

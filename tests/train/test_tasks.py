@@ -19,9 +19,10 @@ from sympformer.train.engine import Engine
 from sympformer.train.evaluate import evaluate_task, state_bytes
 from sympformer.train.examples import run_tests
 from sympformer.train.folder import RunFolder
+from sympformer.train.parallel import Ranks
 
 OPTIONS = {"vocab_size": 20, "train": [[16, 2], [24, 3]], "test": [[16, 2], [24, 4]]}
-TRAIN = TrainConfig(steps=6, batch_size=4, warmup=2, eval_every=3, eval_blocks=10)
+TRAIN = TrainConfig(steps=6, batch_size=4, warmup=2, eval_every=3, eval_blocks=10, dtype="float32")
 
 
 @pytest.fixture
@@ -74,6 +75,24 @@ def test_evaluation_against_a_loop_over_positions(task, config, rows, monkeypatc
     assert found.tokens == len(losses) == 5 * 2 + 5 * 3
     assert found.loss == pytest.approx(np.mean(losses), rel=1e-5)
     assert (found.accuracy, found.ceiling, found.floor) == (right / len(losses), 1.0, 0.0)
+
+
+@pytest.mark.parametrize("number", [1, 5, 6, 7])
+def test_processes_share_an_evaluation(number):
+    """All make as many passes, each batch counts once, and sums are in the order of batches."""
+    totals = import_module("sympformer.train.evaluate")._totals
+    seen = []
+
+    def measure(batch):
+        seen[-1].append(batch)
+        return batch, 1.0
+
+    shares = []
+    for rank in range(3):
+        seen.append([])
+        shares.append(totals(iter(range(number)), measure, Ranks(rank, 3)))
+    assert np.sum(shares, axis=0).tolist() == [sum(range(number)), number]
+    assert [len(batches) for batches in seen] == [-(-number // 3)] * 3
 
 
 def test_the_optimum_of_a_task_with_noise_stands_beside(tiny):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sympformer import machine
 from sympformer.data import Corpus
 from sympformer.errors import InputError, Stopped
 from sympformer.tasks import Task
@@ -31,6 +32,7 @@ def compare(
         InputError: a run in `folder` has another config, or was trained on other data.
         Stopped: `stop` asked for it; all is saved.
     """
+    configs = [config.on(machine.resolve_device(config.train.device)) for config in configs]
     runs = [RunFolder(path) for path in run_folders(folder, configs)]
     for config, run in zip(configs, runs, strict=True):
         if not run.exists:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import tomli_w
+import torch
 
+from sympformer import machine
 from sympformer.errors import InputError, shown
 from sympformer.files import atomic
 from sympformer.imports import import_again, imported
@@ -130,15 +132,17 @@ class TrainConfig:
     """Updates between evaluations; each also saves the run."""
     keep_last: int = 1
     """States that are kept, beside the best: those of the last evaluations."""
+    async_save: bool = False
+    """Write a state while the next updates are made, from a copy in memory."""
     eval_blocks: int = 256
     """Validation blocks (of a task: sequences) of an evaluation, the same ones every time."""
     seed: int = 0
     """Seed of the initial weights."""
     data_seed: int = 0
     """Seed of the order of the data: runs that share it see the same batches."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the forward and backward pass; weights stay float32. The loss of float16 is
-    scaled."""
+    scaled. auto: bfloat16 on a CUDA device that has it, else float32; a run keeps it."""
     skip_nonfinite: int | None = None
     """Updates in a row that are skipped where loss or gradients are not finite; at the next the run
     stops. If not given 0, and 20 in float16, whose scale is found so."""
@@ -237,6 +241,14 @@ class RunConfig:
                 "document_mask gives every pass a shape of its own, for which blocks would be "
                 "compiled anew: leave out compile, or document_mask"
             )
+
+    def on(self, device: torch.device) -> Self:
+        """The same where nothing is left to the device: what a run keeps wherever it goes on."""
+        if self.train.dtype != "auto":
+            return self
+        return dataclasses.replace(
+            self, train=dataclasses.replace(self.train, dtype=machine.default_dtype(device))
+        )
 
     def changes_to(self, other: "RunConfig") -> dict[str, Any]:
         """The options that a run must change to go on as `other`.

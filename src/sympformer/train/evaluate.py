@@ -1,7 +1,9 @@
 """What a model reaches on fixed sequences, and the best that was possible there."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,6 +12,9 @@ from torch.nn import functional as F
 
 from sympformer.model import CustomModel, LanguageModel
 from sympformer.tasks import IGNORED, Batch
+from sympformer.train.parallel import SINGLE, Ranks
+
+T = TypeVar("T")
 
 LOGITS = 1 << 23
 """Logits of a task's answers that are made at a time: 32 MB in float32."""
@@ -36,43 +41,68 @@ def evaluate(
     model: nn.Module,
     blocks: Iterable[tuple[Tensor, Tensor, np.ndarray]],
     floor: np.ndarray | None = None,
+    ranks: Ranks = SINGLE,
 ) -> Evaluation:
-    """Evaluate `model(tokens, targets).loss` on `valid_blocks`.
+    """Evaluate `model(tokens, targets).loss` on `valid_blocks`, shared out over processes.
 
     `floor` is the corpus's, None where it is unknown.
     """
     model.eval()
     device = next(model.parameters()).device
-    total, least, tokens = 0.0, 0.0, 0
-    for inputs, targets, positions in blocks:
+
+    def measure(block: tuple[Tensor, Tensor, np.ndarray]) -> tuple[float, ...]:
+        inputs, targets, positions = block
         loss = model(inputs.to(device), targets.to(device)).loss
         assert loss is not None
         count = int((targets != IGNORED).sum())
-        total += loss.item() * count
-        tokens += count
-        if floor is not None:
-            least += float(floor[positions].sum(dtype=np.float64))
-    return Evaluation(total / tokens, least / tokens if floor is not None else None, tokens)
+        least = 0.0 if floor is None else float(floor[positions].sum(dtype=np.float64))
+        return loss.item() * count, least, count
+
+    total, least, tokens = _totals(blocks, measure, ranks)
+    return Evaluation(total / tokens, least / tokens if floor is not None else None, int(tokens))
 
 
 @torch.no_grad()
-def evaluate_task(model: LanguageModel | CustomModel, batches: Iterable[Batch]) -> Evaluation:
-    """Evaluate predictions at the targets that count in sequences of a task."""
+def evaluate_task(
+    model: LanguageModel | CustomModel, batches: Iterable[Batch], ranks: Ranks = SINGLE
+) -> Evaluation:
+    """Evaluate predictions at the targets that count in sequences of a task, shared out over
+    processes.
+    """
     model.eval()
     device = next(model.parameters()).device
-    loss = floor = right = ceiling = 0.0
-    tokens = 0
-    for batch in batches:
+
+    def measure(batch: Batch) -> tuple[float, ...]:
         here = batch.targets != IGNORED
         answers = torch.from_numpy(batch.targets[here]).to(device)
         logits = _logits(model, torch.from_numpy(batch.tokens).to(device), here)
+        loss = right = 0.0
         for some, expected in zip(logits, answers.split(_rows(model)), strict=True):
             loss += F.cross_entropy(some.float(), expected, reduction="sum").item()
             right += (some.argmax(-1) == expected).sum().item()
-        floor += float(batch.floor[here].sum())
-        ceiling += float(batch.ceiling[here].sum())
-        tokens += len(answers)
-    return Evaluation(loss / tokens, floor / tokens, tokens, right / tokens, ceiling / tokens)
+        best = float(batch.floor[here].sum()), float(batch.ceiling[here].sum())
+        return loss, right, *best, len(answers)
+
+    loss, right, floor, ceiling, tokens = _totals(batches, measure, ranks)
+    return Evaluation(loss / tokens, floor / tokens, int(tokens), right / tokens, ceiling / tokens)
+
+
+def _totals(
+    batches: Iterable[T], measure: Callable[[T], tuple[float, ...]], ranks: Ranks
+) -> list[float]:
+    """The sums of what is measured of all batches, of which every process measures its own.
+
+    They are added up in their order: the same sums for every number of processes. All make as many
+    passes, as sharded models must: where batches run out, the last one once more, for nothing.
+    """
+    rows: list[tuple[float, ...]] = []
+    rest = iter(batches)
+    while group := list(islice(rest, ranks.size)):
+        mine = measure(group[min(ranks.rank, len(group) - 1)])
+        nothing = (0.0,) * len(mine)
+        rows += [mine if rank == ranks.rank else nothing for rank in range(len(group))]
+    table = ranks.summed(torch.tensor(rows, dtype=torch.float64))
+    return [sum(column) for column in zip(*table.tolist(), strict=True)]
 
 
 def _logits(

@@ -38,15 +38,18 @@ class Examples(Protocol):
         """
         ...
 
-    def evaluate(self, model: Model) -> Evaluation:
-        """Measure the model on what is kept for validation, the same every time."""
+    def evaluate(self, model: Model, ranks: Ranks = SINGLE) -> Evaluation:
+        """Measure the model on what is kept for validation, the same every time.
+
+        Processes that train together must all call this, and `tests`; each measures a share.
+        """
         ...
 
     def sample(self, model: Model) -> dict[str, Any]:
         """What a model makes of itself, for the metrics."""
         ...
 
-    def tests(self, model: Model) -> list[dict[str, Any]]:
+    def tests(self, model: Model, ranks: Ranks = SINGLE) -> list[dict[str, Any]]:
         """What a trained model is asked beyond validation: a row for each question."""
         ...
 
@@ -72,15 +75,15 @@ class TextExamples:
         stream = self.corpus.train
         return Loader(stream, self.length, rows, t.data_seed, ranks.rank, ranks.size, eos=self.eos)
 
-    def evaluate(self, model: Model) -> Evaluation:
+    def evaluate(self, model: Model, ranks: Ranks = SINGLE) -> Evaluation:
         """Measure the loss on its validation blocks."""
-        return evaluate(model, self.blocks, self.corpus.floor)
+        return evaluate(model, self.blocks, self.corpus.floor, ranks)
 
     def sample(self, model: Model) -> dict[str, Any]:
         """A new document."""
         return {"sample": sample_text(model, self.corpus.tokenizer)}
 
-    def tests(self, model: Model) -> list[dict[str, Any]]:
+    def tests(self, model: Model, ranks: Ranks = SINGLE) -> list[dict[str, Any]]:
         """None: validation says all."""
         return []
 
@@ -107,19 +110,20 @@ class TaskExamples:
         parts = share(t.batch_size, t.accumulation, ranks.size).parts
         return TaskLoader(self.task, t.batch_size, t.data_seed, ranks.rank, ranks.size, parts)
 
-    def evaluate(self, model: Model) -> Evaluation:
+    def evaluate(self, model: Model, ranks: Ranks = SINGLE) -> Evaluation:
         """Measure loss and accuracy on sequences as in training."""
         t = self.config.train
-        return evaluate_task(model, self.task.validation_batches(t.eval_blocks, t.batch_size))
+        batches = self.task.validation_batches(t.eval_blocks, t.batch_size)
+        return evaluate_task(model, batches, ranks)
 
     def sample(self, model: Model) -> dict[str, Any]:
         """Nothing: the accuracy says all."""
         return {}
 
-    def tests(self, model: Model) -> list[dict[str, Any]]:
+    def tests(self, model: Model, ranks: Ranks = SINGLE) -> list[dict[str, Any]]:
         """Loss and accuracy at every setting of the task's tests."""
         t = self.config.train
-        return run_tests(model, self.task, t.eval_blocks, t.batch_size)
+        return run_tests(model, self.task, t.eval_blocks, t.batch_size, ranks=ranks)
 
 
 def run_tests(
@@ -128,6 +132,7 @@ def run_tests(
     sequences: int,
     batch_size: int,
     settings: tuple[Setting, ...] | None = None,
+    ranks: Ranks = SINGLE,
 ) -> list[dict[str, Any]]:
     """Measure a model at settings of a task: loss, accuracy, the best of both, and its memory.
 
@@ -137,10 +142,11 @@ def run_tests(
         sequences: how many of them for each setting, the same every time.
         batch_size: of training, which says how many tokens are taken at a time.
         settings: the task's tests if not given.
+        ranks: this process among those that measure it together.
     """
     rows = []
     for setting in task.testing if settings is None else settings:
-        found = evaluate_task(model, task.test_batches(setting, sequences, batch_size))
+        found = evaluate_task(model, task.test_batches(setting, sequences, batch_size), ranks)
         where = {"setting": str(setting), **setting._asdict()}
         rows.append({**where, **asdict(found), "state_bytes": state_bytes(model, setting.length)})
     return rows

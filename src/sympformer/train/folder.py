@@ -21,7 +21,7 @@ metrics behind it are dropped, and the updates that follow are those of an unint
 which it held. Every tensor file says which run it is of and holds the digest of all it says.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -141,25 +141,34 @@ class RunFolder:
         if tokenizer is not None:
             save_tokenizer(tokenizer, self.path)
 
-    def save(self, model: LanguageModel | CustomModel, state: dict[str, Any]) -> None:
+    def save(
+        self,
+        model: LanguageModel | CustomModel,
+        state: dict[str, Any],
+        metrics: Mapping[str, Any] | None = None,
+        group: Any = None,
+    ) -> None:
         """Keep a state, and the metrics so far: see the protocol.
 
         Args:
             model: whose config the weights are of.
             state: nested dictionaries of tensors and plain values; `model` holds the weights, and
                 `step` and `best_step` say whether it is the best.
+            metrics: what the log said is `kept` when the state was taken; what it says now if None.
+            group: the processes that write a sharded state; all of them if None.
         """
+        metrics = self.log.kept if metrics is None else metrics
         self.log.sync()
         tensors, rest = split(state)
         held: dict[str, Any] = {
             "kind": "state",
             "run": read_toml(self.path / CONFIG),
             "config": model.config.to_dict(),
-            "metrics": self.log.kept,
+            "metrics": dict(metrics),
             "state": rest,
         }
         if are_sharded(tensors.values()):
-            shards = write_shards(self.path, tensors)
+            shards = write_shards(self.path, tensors, group)
             held |= {"weights": identity(shards), KEY: shards}
             tensors = {}
         else:

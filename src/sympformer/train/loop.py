@@ -29,6 +29,7 @@ from sympformer.train.onlooker import Onlooker
 from sympformer.train.optimizer import learned_scalars, nonfinite_groups
 from sympformer.train.parallel import SINGLE, Ranks, current
 from sympformer.train.progress import Progress
+from sympformer.train.saver import Saver
 from sympformer.train.sizes import require_memory
 from sympformer.train.spread import Sharded
 from sympformer.train.width import scale_initial
@@ -98,10 +99,12 @@ def train(
             try:
                 _advance(run, progress, together)
             except DivergenceError as error:
+                run.saver.wait()
                 run.record_divergence(str(error))
                 raise DivergenceError(f"{error}; {_after_divergence(run)}") from None
             finally:
                 progress.end()
+                run.saver.close()  # before another process may have the folder
             summary = run.summarise()
             if number := together():
                 raise Stopped(f"stopped after {run.folder}, which is complete", 128 + number)
@@ -125,6 +128,7 @@ def _advance(run: "Run", progress: Progress, stop: Callable[[], int]) -> None:
         if run.evaluation_is_due:
             progress.evaluated(run.evaluate())
             run.save()
+    run.saver.wait()
     if number := number or stop():
         raise Stopped(
             f"stopped at step {run.engine.step}, which is saved: `{run.folder.goes_on}` goes on "
@@ -135,7 +139,8 @@ def _advance(run: "Run", progress: Progress, stop: Callable[[], int]) -> None:
 
 def _after_divergence(run: "Run") -> str:
     """What is left of a run that has diverged, and how to go on."""
-    where = f"from step {run.saved_step}, which is saved," if run.saved_step else "from the start"
+    saved = run.saver.saved_step
+    where = f"from step {saved}, which is saved," if saved else "from the start"
     rate = run.config.train.learning_rate / 2
     return f"go on {where} with `{run.folder.goes_on} --learning-rate {rate:.3g}`"
 
@@ -154,7 +159,8 @@ class Run:
         device: torch.device,
         ranks: Ranks = SINGLE,
     ) -> None:
-        self.config, self.folder, self.device, self.ranks = config, folder, device, ranks
+        self.config = config = config.on(device)
+        self.folder, self.device, self.ranks = folder, device, ranks
         self.data = examples(data, config)
         self.model: LanguageModel | CustomModel = build(config.model).to(device)
         if config.train.base_width is not None:
@@ -164,7 +170,7 @@ class Run:
         self.first_loss: float | None = None
         self.evaluation: Evaluation | None = None
         self.evaluated_step = 0
-        self.saved_step = 0
+        self.saver = Saver(folder, config.train.async_save, ranks)
         self.changes: list[dict[str, Any]] = []
         self.began_at = config.train.learning_rate  # what a comparison asked for
         self.forms = self._forms()
@@ -204,7 +210,7 @@ class Run:
 
     def _load(self, state: dict[str, Any]) -> None:
         self.engine.load_state_dict(state)
-        self.saved_step = state["step"]
+        self.saver.saved_step = state["step"]
         self.best_loss, self.best_step = state["best_loss"] or float("inf"), state["best_step"]
         self.first_loss, self.changes = state["first_loss"], state["changes"]
         if state["evaluation"] is not None:
@@ -230,8 +236,7 @@ class Run:
             "corpus": self.data.digest,
             "tokenizer": self.data.tokenizer and self.data.tokenizer.digest,
         }
-        self.folder.save(self.model, state)
-        self.saved_step = self.engine.step
+        self.saver.save(self.model, state)
 
     def update(self) -> dict[str, Any]:
         """Make one optimizer update; return what it measured."""
@@ -261,7 +266,7 @@ class Run:
             DivergenceError: the loss is not finite, or far above the best; it is not recorded.
         """
         with self.engine.precision:
-            evaluation = self.data.evaluate(self.model)
+            evaluation = self.data.evaluate(self.model, self.ranks)
         self._refuse_divergence(evaluation.loss)
         self.evaluation, self.evaluated_step = evaluation, self.engine.step
         if evaluation.loss < self.best_loss:
@@ -334,7 +339,7 @@ class Run:
             self.engine.precision,
             torch.compiler.set_stance("force_eager") if compiled else nullcontext(),
         ):
-            return self.data.tests(self.model)
+            return self.data.tests(self.model, self.ranks)
 
     def _audit(self) -> dict[str, Any]:
         """Audit the trained model where it ran, in the forms that it ran in.

@@ -1,6 +1,6 @@
 """A run folder as the processes see it that write nothing: the first one does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,17 @@ class Onlooker(RunFolder):
     def keep_tokenizer(self, tokenizer: Tokenizer | None) -> None:
         """Write nothing."""
 
-    def save(self, model: Any, state: dict[str, Any]) -> None:
+    def save(
+        self,
+        model: Any,
+        state: dict[str, Any],
+        metrics: Mapping[str, Any] | None = None,
+        group: Any = None,
+    ) -> None:
         """Write nothing but this process's share of a sharded state."""
         tensors, _ = split(state)
         if are_sharded(tensors.values()):
-            write_shards(self.path, tensors)
+            write_shards(self.path, tensors, group)
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Write nothing."""

@@ -35,8 +35,10 @@ def are_sharded(tensors: Iterable[Tensor]) -> bool:
     return any(hasattr(tensor, "full_tensor") for tensor in tensors)
 
 
-def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def write_shards(folder: Path, tensors: Mapping[str, Tensor], group: Any = None) -> dict[str, Any]:
     """Write tensors into a new folder beside the state; all processes must take part.
+
+    `group` is of all of them too, for what is said meanwhile; torch's own if None.
 
     Returns:
         What the state has to say of them, the same in every process.
@@ -46,11 +48,11 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """
     dcp = _dcp()
     name = [_PREFIX + secrets.token_hex(8)]
-    dist.broadcast_object_list(name, src=0)
+    dist.broadcast_object_list(name, src=0, group=group)
     target = folder / name[0]
     writer = dcp.HuggingFaceStorageWriter(str(target), save_distributed=True)
     try:
-        dcp.save(dict(tensors), storage_writer=writer)
+        dcp.save(dict(tensors), storage_writer=writer, process_group=group)
     except dcp.CheckpointException as error:
         why = next(iter(error.failures.values()), None)
         cause = reason(why[0]) if why and isinstance(why[0], OSError) else str(error).split("\n")[0]
@@ -63,7 +65,7 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     sync_folder(target)
     sync_folder(folder)
     every: list[dict[str, str]] = [{} for _ in range(dist.get_world_size())]
-    dist.all_gather_object(every, digests)
+    dist.all_gather_object(every, digests, group=group)
     return {"folder": name[0], "files": {n: d for some in every for n, d in sorted(some.items())}}
 
 
