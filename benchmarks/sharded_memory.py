@@ -33,6 +33,12 @@ def memory(name: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024 / 1e6
 
 
+def give_back_at_once() -> None:
+    """Let freed memory go back to the system, so that only what is held counts."""
+    for option in (ALWAYS_RETURN, MMAP):
+        ctypes.CDLL(None).mallopt(*option)
+
+
 def make(ranks: Ranks, d: int, layers: int, vocab_size: int) -> Engine:
     """An engine whose model is sharded where there are several processes."""
     torch.manual_seed(0)
@@ -46,9 +52,7 @@ def make(ranks: Ranks, d: int, layers: int, vocab_size: int) -> Engine:
 
 def measure(ranks: Ranks, sizes: tuple[int, int, int]) -> dict[str, float]:
     """What this process holds, in MB and in parameters."""
-    libc = ctypes.CDLL(None)
-    for option in (ALWAYS_RETURN, MMAP):
-        libc.mallopt(*option)
+    give_back_at_once()
     engine = make(ranks, 16, 1, 64)  # what libraries take once
     for _ in range(2):
         engine.update()
@@ -62,7 +66,7 @@ def measure(ranks: Ranks, sizes: tuple[int, int, int]) -> dict[str, float]:
     for _ in range(2):
         engine.update()
     gc.collect()
-    libc.malloc_trim(0)
+    ctypes.CDLL(None).malloc_trim(0)
     between = memory("VmRSS") - before
     Path("/proc/self/clear_refs").write_text("5")
     engine.update()

@@ -107,6 +107,7 @@ def _command(arguments: list[str]) -> Callable[[], int]:
         import tyro
 
         from sympformer.commands import COMMANDS
+        from sympformer.commands.estimate import Estimate
         from sympformer.commands.lab import experiments
         from sympformer.commands.repeated import gathered
         from sympformer.commands.study import Compare
@@ -121,7 +122,7 @@ def _command(arguments: list[str]) -> Callable[[], int]:
     if lab:
         found = _parse(commands, "sympformer lab", arguments[1:])
         return lambda: found
-    kinds = {"compare": Compare, "train": Train}
+    kinds = {"compare": Compare, "train": Train, "estimate": Estimate}
     if file is not None and (name := "".join(arguments[:1])) in kinds:
         default = kinds[name].load(file)
         program = f"sympformer {name}"

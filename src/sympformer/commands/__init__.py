@@ -2,6 +2,7 @@
 
 from sympformer.commands.bench import Bench
 from sympformer.commands.data import Data
+from sympformer.commands.estimate import Estimate
 from sympformer.commands.evaluate import Eval
 from sympformer.commands.export import Export
 from sympformer.commands.lab import Lab
@@ -24,4 +25,5 @@ COMMANDS = {
     "lab": Lab,
     "data": Data,
     "bench": Bench,
+    "estimate": Estimate,
 }

@@ -6,12 +6,24 @@ from pathlib import Path
 from typing import Annotated
 
 from sympformer.commands.options import Flat, Set, with_options
-from sympformer.data import Corpus, fables, from_text, load, preview, summary
+from sympformer.data import (
+    Corpus,
+    fables,
+    from_text,
+    load,
+    load_tokenizer,
+    preview,
+    summary,
+)
+from sympformer.data.fables import vocabulary as fables_vocabulary
 from sympformer.data.hub import PREFIX, HubText
 from sympformer.errors import InputError
 from sympformer.tasks import IGNORED, Task
 from sympformer.train import DataConfig
 from sympformer.train.parallel import Ranks
+
+GPT2 = 50257
+"""Ids of GPT-2's tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,22 @@ class Data:
         print(json.dumps(summary(corpus), indent=2))
         print(preview(corpus))
         return 0
+
+
+def expected_vocabulary(data: DataConfig) -> int:
+    """The ids of data that need not be there: as many as its tokenizer is to have.
+
+    Raises:
+        InputError: its tokenizer cannot be read.
+    """
+    if data.task is not None:
+        return data.make_task().vocabulary
+    if data.text is None:
+        return len(fables_vocabulary())
+    kind, _, size = data.tokenizer.partition(":")
+    if kind == "bpe" and size.isdecimal():
+        return int(size)
+    return GPT2 if kind == "gpt2" else load_tokenizer(data.tokenizer).vocab_size
 
 
 def vocabulary(data: Corpus | Task) -> int:
