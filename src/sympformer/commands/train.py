@@ -37,7 +37,7 @@ from sympformer.train import (
 )
 from sympformer.train.folder import CONFIG, RunFolder
 from sympformer.train.parallel import current, launched
-from sympformer.train.runs import run_of
+from sympformer.train.runs import run_of, trained
 from sympformer.train.tensors import write_tensors
 from sympformer.train.watch import Watched
 
@@ -140,7 +140,7 @@ class Generate:
     """Continue a prompt with a trained model; tokens are printed as they come."""
 
     run_folder: Positional[Path]
-    """Run folder, or a .safetensors in it."""
+    """Run folder, a .safetensors in it, or a model folder (docs/huggingface.md)."""
     prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Text to continue; without it, a new document. Several are one batch, printed at its end."""
     max_new_tokens: int = 100
@@ -159,8 +159,8 @@ class Generate:
 
     def run(self) -> int:
         """Generate."""
-        run = run_of(self.run_folder)
-        model, tokenizer = run.model(), run.tokenizer()
+        held = trained(self.run_folder)
+        model, tokenizer = held.model(), held.tokenizer()
         options = {
             "max_new_tokens": self.max_new_tokens,
             "temperature": self.temperature,

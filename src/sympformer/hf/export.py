@@ -1,16 +1,16 @@
-"""A run as a folder that Hugging Face's classes load, and back."""
+"""A run as a folder that Hugging Face's classes load."""
 
-import json
 from pathlib import Path
 
 from transformers import GenerationConfig
 
+from sympformer.data import save_tokenizer
 from sympformer.errors import InputError
 from sympformer.hf.card import model_card
 from sympformer.hf.config import SympFormerConfig
 from sympformer.hf.model import SympFormerForCausalLM
 from sympformer.hf.tokenizer import hf_tokenizer
-from sympformer.model import LanguageModel
+from sympformer.pretrained.folder import OWN_TOKENIZER
 from sympformer.train.folder import RunFolder
 
 CODE = '''"""Where transformers finds the classes of this model: `pip install 'sympformer[hf]'`."""
@@ -27,6 +27,7 @@ def export(run: RunFolder, folder: Path) -> None:
 
     The folder holds config, weights (one table where two ends share it), tokenizer, a model card of
     the run, and two lines of code that import this package, which is the one requirement.
+    `sympformer.pretrained.ModelFolder` reads it.
 
     Raises:
         InputError: the folder is not empty, the run has no model yet, or one that is not ours.
@@ -54,20 +55,6 @@ def export(run: RunFolder, folder: Path) -> None:
     written = None if tokenizer is None else hf_tokenizer(tokenizer)
     if written is not None:
         written.save_pretrained(folder)
+    elif tokenizer is not None:
+        save_tokenizer(tokenizer, folder, OWN_TOKENIZER)
     (folder / "README.md").write_text(model_card(run, tokenizer, written), encoding="utf-8")
-
-
-def import_folder(folder: Path) -> LanguageModel:
-    """The model of a folder that `export` wrote, as ours.
-
-    Raises:
-        InputError: it is no such folder.
-    """
-    config = folder / "config.json"
-    try:
-        kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"cannot read {config}: {error}") from None
-    if kind != SympFormerConfig.model_type:
-        raise InputError(f"{folder} holds a {kind}, not a {SympFormerConfig.model_type}")
-    return SympFormerForCausalLM.from_pretrained(folder).model
