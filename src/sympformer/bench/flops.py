@@ -72,7 +72,7 @@ def forward(config: ModelConfig, n: int, past: int = 0, logits: int | None = Non
     maps = attention = 0.0
     for layer in range(config.n_layer):
         cost, head = _layer(config, last=layer == config.n_layer - 1)
-        mlp = 2 * (config.mlp_width or 4 * d) if config.mlp == "gelu" else 0
+        mlp = 2 * (config.mlp_width or 4 * d) if config.mlp != "none" else 0
         maps += (cost.maps * d + mlp) * 2 * d * n
         attention += cost.pairs * 2 * d * pairs + cost.states * 2 * d * head * n
     vocabulary = 2 * d * config.vocab_size * (n if logits is None else logits)

@@ -53,7 +53,7 @@ class Block(nn.Module):
         if c.causality == "ensembles":
             raise InputError("ensembles are of a whole model: a layer of them is one of 'joint'")
         oracle = attention_oracle(c.attention, d, n_head, c.reads(last), c.causality, c.options)
-        mlp = MLP(d, c.mlp_width or 4 * d) if c.mlp == "gelu" else None
+        mlp = MLP(d, c.mlp_width or 4 * d) if c.mlp != "none" else None
         self.injection = LearnedScalar(1.0, "real") if c.injection else None
         euler = c.splitting == "euler"
         together = oracle if mlp is None or not euler else Sum(oracle, mlp)
@@ -66,9 +66,11 @@ class Block(nn.Module):
                 stream="v" if c.mlp_velocity == "own" else "p",
                 lookahead=c.looks,
                 triple=c.dynamics == "tmm",
+                gradual=c.gradual,
             )
         else:
-            rest = ResidualMLP(d, mlp, lookahead=c.dynamics == "symp" and c.looks)
+            looks = c.dynamics == "symp" and c.looks
+            rest = ResidualMLP(d, mlp, lookahead=looks, gradual=c.gradual)
         if c.dynamics == "none":
             self.attention = ResidualAttention(d, together)
         elif c.in_momentum_form:
@@ -81,6 +83,7 @@ class Block(nn.Module):
                 lookahead=c.looks and not at_rest,
                 kicks=not (last and c.drifts_last),
                 hands_on=not (last and c.ends_at_rest),
+                gradual=c.gradual,
             )
         else:
             self.attention = VelocityAttention(
@@ -89,6 +92,7 @@ class Block(nn.Module):
                 connection=c.connection,
                 lookahead=c.looks,
                 triple=c.dynamics == "tmm",
+                gradual=c.gradual,
             )
         self.mlp = rest
         self.looks_along_attention = isinstance(rest, ResidualMLP) and rest.mu is not None

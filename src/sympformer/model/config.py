@@ -60,6 +60,9 @@ class ModelConfig:
     """The velocity of SympFormer's MLP substep: attention-induced, shared momentum, or its own."""
     lookahead: bool = True
     """SympFormer evaluates the oracles at a point moved along the velocity by a learned amount."""
+    gradual: bool = False
+    """Every substep moves a token by `(1 - κ) O + κ (the accelerated step)`, the share `κ` learned
+    from 0, as the look-ahead is: the model starts as the one without momentum."""
     splitting: Literal["lie-trotter", "euler"] = "lie-trotter"
     """Attention, then MLP; or both evaluated at one point and added."""
     initial_momentum: Literal["zero", "embedding", "difference"] = "zero"
@@ -163,6 +166,7 @@ class ModelConfig:
         needs = {
             "initial_momentum": (moving, "dynamics other than 'none'"),
             "lookahead": (symp, "dynamics 'symp' (without look-ahead, 'yurii' is 'polyak')"),
+            "gradual": (moving, "dynamics other than 'none'"),
             "form": (symp, "dynamics 'symp'"),
             "mlp_velocity": (symp and has_mlp, "dynamics 'symp' and mlp 'gelu'"),
             "splitting": (not symp and has_mlp, "another dynamics than 'symp' and mlp 'gelu'"),
@@ -264,6 +268,8 @@ class ModelConfig:
     def reads(self, last: bool = False) -> Reads:
         """What a layer, or the last one, reads its oracle for."""
         if self.in_momentum_form:
+            if self.gradual:
+                return "both"
             return "drift" if last and self.drifts_last else "momentum"
         return "connection" if self.connection != "none" else "attention"
 

@@ -147,11 +147,12 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(-3, -2).flatten(-2)
 
 
-Domain = Literal["positive", "unit", "real"]
+Domain = Literal["positive", "unit", "signed", "real"]
 
 
 class LearnedScalar(nn.Module):
-    """A learned number in its domain: "positive" by softplus, "unit" by sigmoid, "real" free.
+    """A learned number in its domain: "positive" by softplus, "unit" by sigmoid, "signed"
+    (below 1 either way) by tanh, "real" free.
 
     They form an optimizer group of their own (`sympformer.train.optimizer`): no weight decay,
     not clipped, a larger learning rate. The parameter has one element, not none: sharded training
@@ -171,6 +172,7 @@ class LearnedScalar(nn.Module):
         raw = {
             "positive": lambda: math.log(math.expm1(x)),
             "unit": lambda: math.log(x / (1 - x)),
+            "signed": lambda: math.atanh(x),
             "real": lambda: x,
         }[self.domain]()
         nn.init.constant_(self.raw, raw)
@@ -188,6 +190,8 @@ def value(raw: Tensor, domain: Domain) -> Tensor:
     """Numbers in the domain, from any real ones."""
     if domain == "positive":
         return F.softplus(raw)
+    if domain == "signed":
+        return raw.tanh()
     return raw.sigmoid() if domain == "unit" else raw
 
 

@@ -1,6 +1,6 @@
 """Multi-head linear attention with its projections: an oracle of a language model."""
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,15 @@ from sympformer.dynamics.trial import Calls
 from sympformer.errors import InputError
 from sympformer.model.extras import NONE, Extras, Features, Outputs, extra_maps
 from sympformer.model.layers import Linear, Mobility, matrix, merge_heads, split_heads
-from sympformer.model.oracle import AttentionOracle, Cost, OracleField, Reads
+from sympformer.model.oracle import (
+    ATTENDING,
+    EVERY,
+    MOVING,
+    AttentionOracle,
+    Cost,
+    OracleField,
+    Reads,
+)
 from sympformer.products import linear
 
 RIDGE = 0.1
@@ -42,6 +50,8 @@ class LinearOracle(AttentionOracle):
         extras: what queries, keys and outputs are made of.
     """
 
+    answers: ClassVar[frozenset[Reads]] = EVERY
+
     def __init__(
         self,
         d: int,
@@ -54,7 +64,7 @@ class LinearOracle(AttentionOracle):
         extras: Extras = NONE,
     ):
         super().__init__(d, n_head, reads=reads, causality=causality, heads=heads)
-        values = reads in ("attention", "connection")
+        values = reads in ATTENDING
         self.d, self.features = d, Features.of(d, self.n_head, extras, values=values)
         self.outputs = Outputs.of(d, self.n_head, extras)
         self.ridge = ridge
@@ -76,6 +86,10 @@ class LinearOracle(AttentionOracle):
         made = [maps.query, maps.key, maps.value][: self.features.count]
         return torch.cat([_apply(m, x) for m in made], dim=-1)
 
+    def drive(self, x: Tensor, maps: Maps) -> Tensor:
+        """`V x`, the part of the force that no momentum makes."""
+        return _apply(maps.potential, x)
+
     def forward(self, x: Tensor, past: Past) -> "LinearAttentionField":
         """The field at positions `x` `(B, T, d)`."""
         return LinearAttentionField(self, x, past)
@@ -83,14 +97,17 @@ class LinearOracle(AttentionOracle):
     def cost(self, calls: Calls) -> Cost:
         """Maps as they are; states: 1 to extend one, 1 to read it (docs/linear.md)."""
         maps, extra = self.maps(), extra_maps(self, self.d)
-        if self.reads in ("momentum", "drift"):
+        if self.reads in MOVING:
+            attends = self.reads == "both"
             each = (
                 (2 + extra, calls.fields),  # q, k
                 (maps.mobility is not None, calls.momenta + calls.velocities),
-                (2, calls.forces),  # V x, W_Qᵀ
+                (2 + (attends and maps.potential is None), calls.forces),  # V x, W_Qᵀ
+                (1 + (maps.out is not None), attends),  # v, O
             )
             made = sum(n * times for n, times in each)
-            return Cost(made, states=calls.momenta + calls.velocities + calls.forces)
+            states = calls.momenta + calls.velocities + calls.forces + 2 * attends
+            return Cost(made, states=states)
         connected = self.reads == "connection"
         plain = 3 + (maps.out is not None) + extra  # q, k, v, O
         return Cost(plain + 2 * connected, states=2 + 8 * connected)
@@ -113,20 +130,29 @@ class LinearAttention(LinearOracle):
         super().__init__(
             d, n_head, reads=reads, causality=causality, heads=heads, ridge=ridge, extras=extras
         )
-        if reads in ("momentum", "drift"):
-            self.qk, self.mobility = Linear(d, 2 * d), Mobility(d)
-            self.potential = Linear(d, d) if reads == "momentum" else None
-        else:
+        if reads in ATTENDING:
             self.qkv, self.out = Linear(d, 3 * d), Linear(d, d)
+        else:
+            self.qk = Linear(d, 2 * d)
+            self.potential = Linear(d, d) if reads == "momentum" else None
+        if reads in MOVING:
+            self.mobility = Mobility(d)
 
     def maps(self) -> Maps:
         """The learned projections."""
-        if self.reads in ("momentum", "drift"):
-            query, key = matrix(self.qk).chunk(2)
-            potential = None if self.potential is None else matrix(self.potential)
-            return Maps(query, key, mobility=matrix(self.mobility), potential=potential)
-        query, key, value = matrix(self.qkv).chunk(3)
-        return Maps(query, key, value=value, out=matrix(self.out))
+        mobility = matrix(self.mobility) if self.reads in MOVING else None
+        if self.reads in ATTENDING:
+            query, key, value = matrix(self.qkv).chunk(3)
+            return Maps(query, key, value, matrix(self.out), mobility)
+        query, key = matrix(self.qk).chunk(2)
+        potential = None if self.potential is None else matrix(self.potential)
+        return Maps(query, key, mobility=mobility, potential=potential)
+
+    def drive(self, x: Tensor, maps: Maps) -> Tensor:
+        """`V x`; beside an attention, V is that of its values, `Σ_h O_h W_V^h`."""
+        if self.reads != "both":
+            return super().drive(x, maps)
+        return _apply(maps.out, _apply(maps.value, x))
 
 
 class LinearAttentionField(OracleField):
@@ -162,7 +188,8 @@ class LinearAttentionField(OracleField):
     def force(self, y: Tensor) -> Tensor:
         """`V x_i - Σ_h W_Q^hᵀ S_i^h π_i^h / n_i`, maths.md (L)."""
         repulsion = merge_heads(self.field.repulsion(self._momentum(y)))
-        return _apply(self.maps.potential, self.x) - _pull_back(self.maps.query, repulsion)
+        drive = self.module.drive(self.x, self.maps)
+        return drive - _pull_back(self.maps.query, repulsion)
 
     def connection(self, u: Tensor) -> Tensor:
         """`C(u)` of the metric whose kernel is that of the keys; each head moves its own slice."""
