@@ -118,7 +118,7 @@ def damaged(folder, **config):
 def test_what_is_refused(tmp_path, home):
     for number, (config, says) in enumerate(
         [
-            ({"model_type": "bert"}, "a model of type 'bert': what can be read here is sympformer"),
+            ({"model_type": "bert"}, "it is of type 'bert', and what can be read here is"),
             ({"composition": None}, "config.json has no composition"),
             ({"composition": {"layers": 1}}, "unknown model option 'layers'"),
             ({}, "model.safetensors does not exist"),

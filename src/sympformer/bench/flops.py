@@ -60,8 +60,7 @@ def forward(config: ModelConfig, n: int, past: int = 0, logits: int | None = Non
     Raises:
         InputError: the attention does not say what it costs.
     """
-    if config.match_parameters:
-        config = matched(config)
+    config = matched(config)
     if config.causality == "ensembles":
         one = replace(config, causality="joint")
         each = [forward(one, m, logits=1) for m in range(past + 1, past + n + 1)]

@@ -39,6 +39,7 @@ def export(run: RunFolder, folder: Path) -> None:
     task = run.began_as().data.task
     tokenizer = None if task else run.tokenizer()
     config = made.config
+    config.preset = run.began_as().preset
     config.architectures = [type(made).__name__]
     config.auto_map = {
         "AutoConfig": f"{FILE}.{SympFormerConfig.__name__}",

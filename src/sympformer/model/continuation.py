@@ -7,6 +7,7 @@ from torch import nn
 
 from sympformer.errors import InputError, lookup, shown
 from sympformer.model.config import ModelConfig
+from sympformer.model.custom import CustomModel
 from sympformer.model.language import LanguageModel
 from sympformer.model.presets import PRESETS
 from sympformer.model.weights import load_weights, weights
@@ -69,7 +70,7 @@ def base(config: ModelConfig) -> ModelConfig:
 
 
 @torch.no_grad()
-def start_as(model: LanguageModel, source: LanguageModel) -> None:
+def start_as(model: LanguageModel | CustomModel, source: LanguageModel | CustomModel) -> None:
     """Give a model the weights of another, so that it computes the same function.
 
     It is of the same config, or a gradual one of `accelerated`; its tokens then start at rest, and
@@ -81,10 +82,12 @@ def start_as(model: LanguageModel, source: LanguageModel) -> None:
     if model.config == source.config:
         load_weights(model, weights(source))
         return
-    if not model.config.gradual or base(model.config) != source.config:
+    own_kind = isinstance(model, LanguageModel)
+    if not own_kind or not model.config.gradual or base(model.config) != source.config:
+        differs = _difference(model.config, source.config)
         raise InputError(
-            f"the model cannot start as another function ({_difference(model, source)}): it must "
-            "be of the same config, or that with the dynamics of a preset and gradual = true"
+            f"the model cannot start as another function ({differs}): it must be of the same "
+            "config, or that with the dynamics of a preset and gradual = true"
         )
     own = weights(model)
     for name, tensor in weights(source).items():
@@ -95,11 +98,9 @@ def start_as(model: LanguageModel, source: LanguageModel) -> None:
             nn.init.zeros_(tensor)
 
 
-def _difference(model: LanguageModel, source: LanguageModel) -> str:
+def _difference(mine: ModelConfig, other: ModelConfig) -> str:
     """The first field in which they differ, beside those of the dynamics."""
-    if not model.config.gradual:
-        wanted, there = model.config.to_dict(), source.config.to_dict()
-    else:
-        wanted, there = base(model.config).to_dict(), source.config.to_dict()
+    wanted = (base(mine) if mine.gradual else mine).to_dict()
+    there = other.to_dict()
     name = next(n for n in (*wanted, *there) if wanted.get(n) != there.get(n))
     return f"{name} is {shown(wanted.get(name))} here, {shown(there.get(name))} there"

@@ -51,23 +51,32 @@ class ModelFolder:
         """
         return _table(self.path / CONFIG)
 
+    @property
+    def preset(self) -> str:
+        """What its composition is called; the type of the model if `config.json` does not say."""
+        return str(self.about.get("preset") or self.about.get("model_type"))
+
+    def model_config(self) -> ModelConfig:
+        """The config of the model.
+
+        Raises:
+            InputError: another kind of model, or a config that makes no sense.
+        """
+        try:
+            return self._kind().config(self.about)
+        except InputError as error:
+            raise InputError(f"{self} cannot be loaded: {error}") from None
+
     def model(self) -> LanguageModel:
         """The model, on the CPU, in evaluation mode, its weights in float32.
 
         Raises:
             InputError: another kind of model, or files that are missing, damaged or do not fit.
         """
-        name = self.about.get("model_type")
-        if not isinstance(name, str) or name not in KINDS:
-            raise InputError(
-                f"{self} holds a model of type {name!r}: what can be read here is "
-                f"{' and '.join(KINDS)}"
-            )
+        model = build(self.model_config())
+        assert isinstance(model, LanguageModel)
         try:
-            kind = KINDS[name]
-            model = build(kind.config(self.about))
-            assert isinstance(model, LanguageModel)
-            load_weights(model, kind.weights(self._tensors()))
+            load_weights(model, self._kind().weights(self._tensors()))
         except InputError as error:
             raise InputError(f"{self} cannot be loaded: {error}") from None
         return model.eval()
@@ -88,6 +97,14 @@ class ModelFolder:
                 f"{self} holds no tokenizer ({TOKENIZER}, or vocab.json and merges.txt): a model "
                 "of a task has none; to others add theirs"
             ) from None
+
+    def _kind(self) -> "Kind":
+        name = self.about.get("model_type")
+        if not isinstance(name, str) or name not in KINDS:
+            raise InputError(
+                f"it is of type {name!r}, and what can be read here is {' and '.join(KINDS)}"
+            )
+        return KINDS[name]
 
     def _tensors(self) -> Weights:
         """All tensors, by name, wherever they lie."""

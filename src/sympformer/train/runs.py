@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from sympformer.errors import InputError
-from sympformer.model import CustomModel, LanguageModel
+from sympformer.model import CustomModel, LanguageModel, ModelConfig
+from sympformer.model.build import matched
 from sympformer.pretrained import ModelFolder, is_model_folder
 from sympformer.train.contents import model_in
 from sympformer.train.folder import CONFIG, RunFolder
@@ -35,6 +36,19 @@ def trained(path: str | os.PathLike[str]) -> RunFolder | ModelFolder:
     if is_model_folder(path) and not RunFolder(path).exists:
         return ModelFolder(path)
     return run_of(path)
+
+
+def described(path: str | os.PathLike[str]) -> tuple[str, ModelConfig]:
+    """The preset and the config of a trained model, which is not loaded.
+
+    Raises:
+        InputError: there is none.
+    """
+    held = trained(path)
+    if isinstance(held, ModelFolder):
+        return held.preset, held.model_config()
+    config = held.config()
+    return config.preset, matched(config.model)
 
 
 def run_of(path: str | os.PathLike[str]) -> RunFolder:
