@@ -31,6 +31,11 @@ VARIANTS = [
     ("symp-exp-euler-published", {"gradual": True, "mlp_velocity": "own"}),
     ("linear-symp-tao", {"gradual": True}),
     ("gated-delta-symp", {"gradual": True}),
+    *(
+        (name, {"bias": True, "mlp": "gelu-tanh"})
+        for name in ("gpt", "symp-r2", "symp-exp-euler", "linear-symp-h1", "gated-deltanet")
+    ),
+    ("linear-symp-strang", {"bias": True, "gradual": True}),
     ("yurii", {"injection": True, "initial_momentum": "zero"}),
     *(("deltanet", {"rule": rule}) for rule in ("implicit", "ridge", "ridge-n")),
     ("deltanet", {"strength": "double", "output_gate": True, "convolution": 0}),

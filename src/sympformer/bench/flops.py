@@ -88,7 +88,9 @@ def _layer(config: ModelConfig, last: bool) -> tuple[Cost, int]:
     with torch.device("meta"):  # no memory is taken
         sizes = config.n_embd, config.n_head
         reads = config.reads(last)
-        oracle = attention_oracle(config.attention, *sizes, reads, config.sums, config.options)
+        oracle = attention_oracle(
+            config.attention, *sizes, reads, config.sums, config.options, config.bias
+        )
     return oracle.cost(calls), config.n_embd // oracle.n_head
 
 

@@ -83,8 +83,10 @@ class ModelConfig:
     """Blocks that are looped over the n_layer layers; 0 is all, without a loop."""
     loop_scalars: Literal["shared", "own"] = "shared"
     """Looped blocks keep their step sizes, damping, ..., or have their own in every application."""
-    mlp: Literal["gelu", "none"] = "gelu"
-    """Behind every attention a perceptron, or none."""
+    mlp: Literal["gelu", "gelu-tanh", "none"] = "gelu"
+    """Behind every attention a perceptron (with the exact GELU, or GPT-2's), or none."""
+    bias: bool = False
+    """The projections of attention, the MLPs and the layer norms have biases."""
     mlp_width: int = 0
     """Width inside the MLPs; 0 is 4 n_embd."""
     match_parameters: str = ""
@@ -148,7 +150,9 @@ class ModelConfig:
         try:
             with torch.device("meta"):  # what the oracle refuses, without taking memory
                 sizes = self.n_embd, self.n_head
-                attention_oracle(self.attention, *sizes, self.reads(), self.sums, self.options)
+                attention_oracle(
+                    self.attention, *sizes, self.reads(), self.sums, self.options, self.bias
+                )
         except RuntimeError as error:
             raise InputError(
                 f"n_embd = {self.n_embd} makes matrices that no memory holds "

@@ -80,6 +80,7 @@ class FastWeights(AttentionOracle):
             or the step size of the decay.
         repulsion: whether a momentum is driven by how its kernel changes, too.
         extras: what queries, keys and outputs are made of.
+        bias: whether its projections have biases.
 
     Raises:
         InputError: options that do not go together.
@@ -99,15 +100,16 @@ class FastWeights(AttentionOracle):
         strength: Strength = "sigmoid",
         repulsion: bool = True,
         extras: Extras = NONE,
+        bias: bool = False,
     ):
         super().__init__(d, n_head, reads=reads, causality=causality)
         _require(reads, causality, rule, decay, strength, repulsion)
         self.d, self.rule, self.strength, self.repulsion = d, rule, strength, repulsion
         if reads in ATTENDING:
-            self.qkv, self.out = Linear(d, 3 * d), Linear(d, d)
+            self.qkv, self.out = Linear(d, 3 * d, bias), Linear(d, d, bias)
         else:
-            self.qk = Linear(d, 2 * d)
-            self.potential = Linear(d, d) if reads == "momentum" else None
+            self.qk = Linear(d, 2 * d, bias)
+            self.potential = Linear(d, d, bias) if reads == "momentum" else None
         if reads in MOVING:
             self.mobility = Mobility(d)
         self.features = Features.of(d, n_head, extras, values=reads in ATTENDING)

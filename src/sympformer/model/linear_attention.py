@@ -11,7 +11,7 @@ from sympformer.attention.past import Past
 from sympformer.dynamics.trial import Calls
 from sympformer.errors import InputError
 from sympformer.model.extras import NONE, Extras, Features, Outputs, extra_maps
-from sympformer.model.layers import Linear, Mobility, matrix, merge_heads, split_heads
+from sympformer.model.layers import Linear, Mobility, affine, matrix, merge_heads, split_heads
 from sympformer.model.oracle import (
     ATTENDING,
     EVERY,
@@ -26,15 +26,22 @@ from sympformer.products import linear
 RIDGE = 0.1
 
 
-class Maps(NamedTuple):
-    """The matrices of one layer, `(d, d)` each, heads stacked in rows; None is the identity."""
+class Map(NamedTuple):
+    """`W x + b`, `W` `(d, d)` with heads stacked in rows."""
 
-    query: Tensor
-    key: Tensor
-    value: Tensor | None = None
-    out: Tensor | None = None
-    mobility: Tensor | None = None
-    potential: Tensor | None = None
+    weight: Tensor
+    bias: Tensor | None = None
+
+
+class Maps(NamedTuple):
+    """The maps of one layer; None is the identity."""
+
+    query: Map
+    key: Map
+    value: Map | None = None
+    out: Map | None = None
+    mobility: Map | None = None
+    potential: Map | None = None
 
 
 class LinearOracle(AttentionOracle):
@@ -126,26 +133,27 @@ class LinearAttention(LinearOracle):
         heads: Literal["independent", "averaged"] = "independent",
         ridge: float = RIDGE,
         extras: Extras = NONE,
+        bias: bool = False,
     ):
         super().__init__(
             d, n_head, reads=reads, causality=causality, heads=heads, ridge=ridge, extras=extras
         )
         if reads in ATTENDING:
-            self.qkv, self.out = Linear(d, 3 * d), Linear(d, d)
+            self.qkv, self.out = Linear(d, 3 * d, bias), Linear(d, d, bias)
         else:
-            self.qk = Linear(d, 2 * d)
-            self.potential = Linear(d, d) if reads == "momentum" else None
+            self.qk = Linear(d, 2 * d, bias)
+            self.potential = Linear(d, d, bias) if reads == "momentum" else None
         if reads in MOVING:
             self.mobility = Mobility(d)
 
     def maps(self) -> Maps:
         """The learned projections."""
-        mobility = matrix(self.mobility) if self.reads in MOVING else None
+        mobility = _map(self.mobility) if self.reads in MOVING else None
         if self.reads in ATTENDING:
-            query, key, value = matrix(self.qkv).chunk(3)
-            return Maps(query, key, value, matrix(self.out), mobility)
-        query, key = matrix(self.qk).chunk(2)
-        potential = None if self.potential is None else matrix(self.potential)
+            query, key, value = _side_by_side(self.qkv, 3)
+            return Maps(query, key, value, _map(self.out), mobility)
+        query, key = _side_by_side(self.qk, 2)
+        potential = None if self.potential is None else _map(self.potential)
         return Maps(query, key, mobility=mobility, potential=potential)
 
     def drive(self, x: Tensor, maps: Maps) -> Tensor:
@@ -162,7 +170,7 @@ class LinearAttentionField(OracleField):
         self.module, self.maps, self.x, self.past = module, module.maps(), x, past
         self.featured = None
         if module.features is None:
-            made = linear(x, self.maps.query), linear(x, self.maps.key)
+            made = _apply(self.maps.query, x), _apply(self.maps.key, x)
             q, k = (split_heads(part, module.n_head) for part in made)
         else:
             self.featured = module.features(module.project(x, self.maps), past)
@@ -194,7 +202,7 @@ class LinearAttentionField(OracleField):
     def connection(self, u: Tensor) -> Tensor:
         """`C(u)` of the metric whose kernel is that of the keys; each head moves its own slice."""
         m, key = self.module, self.maps.key
-        ku = linear(u, key)
+        ku = linear(u, key.weight)
         if self.featured is None:
             ku = split_heads(ku, m.n_head)
         else:
@@ -222,11 +230,21 @@ class LinearAttentionField(OracleField):
         return self._pi
 
 
-def _apply(matrix: Tensor | None, x: Tensor) -> Tensor:
-    """`W x` of every token."""
-    return x if matrix is None else linear(x, matrix)
+def _map(module: Linear) -> Map:
+    return Map(matrix(module), module.bias)
 
 
-def _pull_back(matrix: Tensor | None, x: Tensor) -> Tensor:
+def _side_by_side(module: Linear, count: int) -> list[Map]:
+    """The maps that one module makes side by side."""
+    biases = [None] * count if module.bias is None else module.bias.chunk(count)
+    return list(map(Map, matrix(module).chunk(count), biases))
+
+
+def _apply(m: Map | None, x: Tensor) -> Tensor:
+    """`W x + b` of every token."""
+    return x if m is None else affine(x, m.weight, m.bias)
+
+
+def _pull_back(m: Map | None, x: Tensor) -> Tensor:
     """`Wᵀ x` of every token."""
-    return x if matrix is None else linear(x, matrix.mT)
+    return x if m is None else linear(x, m.weight.mT)

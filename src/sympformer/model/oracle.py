@@ -42,7 +42,7 @@ class AttentionOracle(nn.Module):
 
     A kind of attention of your own is a class below this one. The keyword arguments of its
     constructor, `reads` and `causality` apart, are its options: `ModelConfig` takes them by name,
-    and refuses what the constructor refuses.
+    and refuses what the constructor refuses. If it can have biases, it has an argument `bias`.
 
     Args:
         d: model dimension, a multiple of `n_head`.
@@ -180,5 +180,5 @@ def _arguments(oracle: type[AttentionOracle]) -> dict[str, Option]:
     return {
         name: Option(kinds.get(name, Any), parameter.default)
         for name, parameter in signature(oracle).parameters.items()
-        if parameter.kind is Parameter.KEYWORD_ONLY and name not in ("reads", "causality")
+        if parameter.kind is Parameter.KEYWORD_ONLY and name not in ("reads", "causality", "bias")
     }

@@ -46,6 +46,8 @@ class SoftmaxAttention(AttentionOracle):
         normalizer: z averages over the visible tokens, or over the sequence length (as published).
         extras: what queries, keys and outputs are made of. Scores of unit vectors have a learned
             scale. In momentum form outputs are no averages, and have no norm or gate.
+        bias: whether its projections have biases; that of the outputs is a constant force, which
+            no metric turns.
     """
 
     answers: ClassVar[frozenset[Reads]] = EVERY
@@ -60,14 +62,15 @@ class SoftmaxAttention(AttentionOracle):
         heads: Literal["independent", "averaged"] = "independent",
         normalizer: Normalizer = "prefix",
         extras: Extras = NONE,
+        bias: bool = False,
     ):
         super().__init__(d, n_head, reads=reads, causality=causality, heads=heads)
         self.normalizer: Normalizer = normalizer
         require_mobility(normalizer, reads)
         if reads == "drift":
-            self.qk = Linear(d, 2 * d)
+            self.qk = Linear(d, 2 * d, bias)
         else:
-            self.qkv, self.out = Linear(d, 3 * d), Linear(d, d)
+            self.qkv, self.out = Linear(d, 3 * d, bias), Linear(d, d, bias)
         if reads in MOVING:
             self.mobility = Mobility(d)
             extras.require_plain_outputs("the momentum form of softmax attention")
@@ -167,7 +170,8 @@ class SoftmaxAttentionField(OracleField):
     def proposal(self, p: Tensor, beta: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
         """`W = β p + γ Att` and `C(W)`, in one sweep where that can be."""
         m, field = self.module, self.field
-        if self.featured is not None or m.outputs is not None or not field.sweeps:
+        plain = self.featured is None and m.outputs is None and m.out.bias is None
+        if not (plain and field.sweeps):
             return super().proposal(p, beta, gamma)
 
         query, key, _ = matrix(m.qkv).chunk(3)
@@ -179,7 +183,9 @@ class SoftmaxAttentionField(OracleField):
         return w, self._project(w, c, pull)
 
     def _project(self, u: Tensor, c: Tensor, pull: Tensor) -> Tensor:
-        return torch.addcmul(self.module.out(merge_heads(pull)), c.mean(-3), u)
+        out, pull = self.module.out, merge_heads(pull)
+        pulled = out(pull) if out.bias is None else linear(pull, matrix(out))
+        return torch.addcmul(pulled, c.mean(-3), u)
 
     def _momentum(self, p: Tensor) -> Tensor:
         """`U p` by heads; made once, so that velocity and force of one `p` share a sweep."""

@@ -41,9 +41,9 @@ class SumField(OracleField):
 class ResidualAttention(nn.Module):
     """`x' = x + Att(LN(x))`, the gradient flow."""
 
-    def __init__(self, d: int, oracle: AttentionOracle | Sum):
+    def __init__(self, d: int, oracle: AttentionOracle | Sum, *, bias: bool = False):
         super().__init__()
-        self.norm, self.oracle = LayerNorm(d), oracle
+        self.norm, self.oracle = LayerNorm(d, bias), oracle
 
     def forward(self, s: Stream, past: Past) -> Stream:
         """Step the stream."""
@@ -76,10 +76,16 @@ class Nesterov(nn.Module):
     """
 
     def __init__(
-        self, d: int, *, lookahead: bool = True, triple: bool = False, gradual: bool = False
+        self,
+        d: int,
+        *,
+        lookahead: bool = True,
+        triple: bool = False,
+        gradual: bool = False,
+        bias: bool = False,
     ):
         super().__init__()
-        self.norm_x, self.norm_v = LayerNorm(d), LayerNorm(d)
+        self.norm_x, self.norm_v = LayerNorm(d, bias), LayerNorm(d, bias)
         self.mu = look_ahead(0.9, gradual=gradual) if lookahead else None
         self.kappa = share_of(gradual)
         self.beta, self.gamma = LearnedScalar(0.9, "unit"), LearnedScalar(1.0, "positive")
@@ -116,8 +122,9 @@ class VelocityAttention(Nesterov):
         lookahead: bool = True,
         triple: bool = False,
         gradual: bool = False,
+        bias: bool = False,
     ):
-        super().__init__(d, lookahead=lookahead, triple=triple, gradual=gradual)
+        super().__init__(d, lookahead=lookahead, triple=triple, gradual=gradual, bias=bias)
         self.oracle, self.connection = oracle, connection
 
     def forward(self, s: Stream, past: Past) -> Stream:
@@ -153,6 +160,7 @@ class MomentumAttention(nn.Module):
             drift comes first.
         hands_on: whether a layer follows that reads the momentum; it is normalised for that.
         gradual: move x by `(1 - κ) Att + κ (what the scheme does)`, the share κ learned from 0.
+        bias: whether its norms have one.
     """
 
     def __init__(
@@ -167,10 +175,11 @@ class MomentumAttention(nn.Module):
         kicks: bool = True,
         hands_on: bool = True,
         gradual: bool = False,
+        bias: bool = False,
     ):
         super().__init__()
-        self.norm_x, self.oracle = LayerNorm(d), oracle
-        self.norm_p = LayerNorm(d) if hands_on else None
+        self.norm_x, self.oracle = LayerNorm(d, bias), oracle
+        self.norm_p = LayerNorm(d, bias) if hands_on else None
         self.mu = look_ahead(0.05, gradual=gradual) if lookahead else None
         self.kappa = share_of(gradual)
         self.scheme, self.damping, self.kicks = scheme, damping, kicks
@@ -242,9 +251,17 @@ class ResidualMLP(nn.Module):
     That is how far it moved the tokens, over its step.
     """
 
-    def __init__(self, d: int, mlp: MLP, *, lookahead: bool = False, gradual: bool = False):
+    def __init__(
+        self,
+        d: int,
+        mlp: MLP,
+        *,
+        lookahead: bool = False,
+        gradual: bool = False,
+        bias: bool = False,
+    ):
         super().__init__()
-        self.norm, self.oracle = LayerNorm(d), mlp
+        self.norm, self.oracle = LayerNorm(d, bias), mlp
         self.mu = look_ahead(0.05, gradual=gradual) if lookahead else None
 
     def forward(self, s: Stream, moved: Tensor | None = None, h: Tensor | None = None) -> Stream:
@@ -267,8 +284,9 @@ class NesterovMLP(Nesterov):
         lookahead: bool = True,
         triple: bool = False,
         gradual: bool = False,
+        bias: bool = False,
     ):
-        super().__init__(d, lookahead=lookahead, triple=triple, gradual=gradual)
+        super().__init__(d, lookahead=lookahead, triple=triple, gradual=gradual, bias=bias)
         self.oracle, self.stream = mlp, stream
 
     def forward(self, s: Stream) -> Stream:

@@ -14,7 +14,7 @@ from sympformer.attention.softmax import Normalizer, SoftmaxField
 from sympformer.dynamics.trial import Calls
 from sympformer.errors import InputError
 from sympformer.model.layers import SPREAD
-from sympformer.model.linear_attention import RIDGE, LinearOracle, Maps
+from sympformer.model.linear_attention import RIDGE, LinearOracle, Map, Maps
 from sympformer.model.oracle import EVERY, MOVING, AttentionOracle, Cost, OracleField, Reads
 from sympformer.model.softmax_attention import pairs_of_softmax, require_mobility
 
@@ -180,5 +180,6 @@ class TiedLinearAttention(LinearOracle):
 
     def maps(self) -> Maps:
         """Queries and keys are `Lᵀx`, values and forces `V x`."""
-        transposed, V = self.factor().mT, None if self.energy is None else self.energy()
+        transposed = Map(self.factor().mT)
+        V = None if self.energy is None else Map(self.energy())
         return Maps(query=transposed, key=transposed, value=V, potential=V)

@@ -15,6 +15,7 @@ from sympformer.errors import InputError, one_line
 from sympformer.files import read_bytes, reason
 from sympformer.model import LanguageModel, ModelConfig, build
 from sympformer.model.weights import load_weights
+from sympformer.pretrained import gpt2
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 OWN_TOKENIZER = "sympformer_tokenizer.json"
@@ -33,7 +34,8 @@ def is_model_folder(path: Path) -> bool:
 class ModelFolder:
     """A trained model without the run that it is of.
 
-    Of the kinds in `KINDS`: ours, as `sympformer export` writes them. `transformers` is not needed.
+    Of the kinds in `KINDS`: ours, as `sympformer export` writes them, and GPT-2's. `transformers`
+    is not needed.
     """
 
     def __init__(self, path: Path):
@@ -141,7 +143,7 @@ def _weights(tensors: Weights) -> Weights:
     return {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
 
 
-KINDS = {"sympformer": Kind(_config, _weights)}
+KINDS = {"sympformer": Kind(_config, _weights), "gpt2": Kind(gpt2.config, gpt2.weights)}
 """By `model_type`."""
 
 
