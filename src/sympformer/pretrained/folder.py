@@ -83,22 +83,25 @@ class ModelFolder:
             raise InputError(f"{self} cannot be loaded: {error}") from None
         return model.eval()
 
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether there are files of one."""
+        names = (OWN_TOKENIZER, TOKENIZER, "vocab.json")
+        return any((self.path / name).is_file() for name in names)
+
     def tokenizer(self) -> Tokenizer:
         """Its tokenizer.
 
         Raises:
             InputError: there is none that is known.
         """
-        own = self.path / OWN_TOKENIZER
-        try:
-            return load_tokenizer(own if own.is_file() else self.path)
-        except InputError:
-            if own.is_file() or (self.path / TOKENIZER).is_file():
-                raise
+        if not self.has_tokenizer:
             raise InputError(
                 f"{self} holds no tokenizer ({TOKENIZER}, or vocab.json and merges.txt): a model "
                 "of a task has none; to others add theirs"
-            ) from None
+            )
+        own = self.path / OWN_TOKENIZER
+        return load_tokenizer(own if own.is_file() else self.path)
 
     def _kind(self) -> "Kind":
         name = self.about.get("model_type")
