@@ -128,12 +128,13 @@ class FastWeights(AttentionOracle):
     def cost(self, calls: Calls) -> Cost:
         """Maps: q, k, v, O; or q, k, U p, Uᵀ, V x, W_Kᵀ. States: 1 to extend or to read one."""
         small = sum(p.numel() for m in (self.write, self.forget) if m for p in m.parameters())
-        extra, solves = extra_maps(self, self.d) + small / self.d**2, _SOLVES.get(self.rule, 1)
+        gate, solves = extra_maps(self, self.d), _SOLVES.get(self.rule, 1)
+        extra = gate + small / self.d**2
         if self.reads == "attention":
             return Cost(4 + extra, states=2 + solves)
         attends = self.reads == "both"
         pulled = self.repulsion * calls.forces
-        made = calls.momenta + calls.velocities + calls.forces + pulled + attends
+        made = calls.momenta + calls.velocities + calls.forces + pulled + attends * (1 + gate)
         states = (1 + solves) * calls.momenta + calls.velocities + pulled + attends * (2 + solves)
         return Cost((2 + attends + extra) * calls.fields + made, states=states)
 

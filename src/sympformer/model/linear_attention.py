@@ -110,7 +110,7 @@ class LinearOracle(AttentionOracle):
                 (2 + extra, calls.fields),  # q, k
                 (maps.mobility is not None, calls.momenta + calls.velocities),
                 (2 + (attends and maps.potential is None), calls.forces),  # V x, W_Qᵀ
-                (1 + (maps.out is not None), attends),  # v, O
+                (1 + (maps.out is not None) + extra, attends),  # v, O
             )
             made = sum(n * times for n, times in each)
             states = calls.momenta + calls.velocities + calls.forces + 2 * attends
