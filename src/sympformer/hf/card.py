@@ -28,6 +28,11 @@ Its tokenizer, if it has one, is none that `transformers` can express: `sympform
 it."""
 
 
+MEASURED = """
+Losses are nats a token on its own validation text. The audit asks whether any output depends on a
+later token.
+"""
+
 Rows = tuple[str, list[tuple[str, Any]]]
 """A title, and what is said of the model line by line."""
 
@@ -92,10 +97,7 @@ A transformer whose layers are steps of a flow, trained with SympFormer.
 | | |
 |---|---|
 {table}
-
-Losses are nats a token on its own validation text. The audit asks whether any output depends on a
-later token.
-
+{MEASURED if any(name == "causality audit" for name, _ in rows) else ""}
 ## Use
 
 {use}
