@@ -113,7 +113,7 @@ def _command(arguments: list[str]) -> Callable[[], int]:
         from sympformer.commands.study import Compare
         from sympformer.commands.train import Train
 
-        arguments, file, run = _first(arguments)
+        arguments, file, run, start = _first(arguments)
         lab = arguments[:1] == ["lab"]
         commands: dict[str, Any] = experiments() if lab else COMMANDS
         first = 2 if lab else 1
@@ -127,9 +127,9 @@ def _command(arguments: list[str]) -> Callable[[], int]:
         default = kinds[name].load(file)
         program = f"sympformer {name}"
         return tyro.cli(kinds[name], prog=program, default=default, args=arguments[1:]).run
-    if run is not None and arguments[:1] == ["train"]:
-        options = {"prog": "sympformer train", "args": arguments[1:]}
-        return tyro.cli(Train, default=Train.of_run(run), **options).run
+    if arguments[:1] == ["train"] and (run is not None or start is not None):
+        default = Train.of_model(str(start)) if run is None else Train.of_run(run)
+        return tyro.cli(Train, prog="sympformer train", default=default, args=arguments[1:]).run
     return _parse(commands, "sympformer", arguments).run
 
 
@@ -145,12 +145,14 @@ def _parse(commands: dict[str, Any], program: str, arguments: list[str]) -> Any:
     )
 
 
-def _first(arguments: list[str]) -> tuple[list[str], Path | None, Path | None]:
+def _first(
+    arguments: list[str],
+) -> tuple[list[str], Path | None, Path | None, str | None]:
     """What must be known before options are parsed: imports add names, a file or run the defaults.
 
     Returns:
         The arguments without `--import`, which has been done; the file of `--config`; the run of
-        `--resume`.
+        `--resume`; the model of `--start-from`.
     """
     import argparse
 
@@ -160,18 +162,20 @@ def _first(arguments: list[str]) -> tuple[list[str], Path | None, Path | None]:
     imports = parser.add_argument("--import", action="append", default=[])
     config = parser.add_argument("--config", type=Path)
     resume = parser.add_argument("--resume", type=Path)
+    start = parser.add_argument("--start-from")
     try:
         found, rest = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
-        wanted = {"--config": "a FILE.toml", "--resume": "a run folder"}
+        wanted = {"--config": "a FILE.toml", "--resume": "a run folder", "--start-from": "a run"}
         name = str(error.argument_name)
         raise InputError(f"{name} needs {wanted.get(name, 'a FILE.py or a MODULE')}") from None
     for name in getattr(found, imports.dest):
         import_from(name)
-    file, run = getattr(found, config.dest), getattr(found, resume.dest)
-    for flag, value in (("--config", file), ("--resume", run)):
+    flags = {"--config": config, "--resume": resume, "--start-from": start}
+    values = {flag: getattr(found, action.dest) for flag, action in flags.items()}
+    for flag, value in values.items():
         rest += [] if value is None else [flag, str(value)]
-    return rest, file, run
+    return rest, *values.values()
 
 
 def _decoded(argument: str) -> str:

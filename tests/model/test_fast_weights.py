@@ -120,6 +120,7 @@ def test_the_contract(rule, extras):
     [
         {"decay": "head", "extras": ALL},
         {"strength": "double", "extras": UNIT},
+        {"bias": True, "extras": UNIT},
         {"rule": "sum", "decay": "head", "strength": "step"},
     ],
     ids=str,

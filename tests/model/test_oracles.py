@@ -293,3 +293,28 @@ def test_a_bias_acts_in_every_product_or_is_refused(name, tiny):
     else:
         with pytest.raises(InputError, match="a projection has a bias"):
             model(ids)
+
+
+@pytest.mark.parametrize("preset", ["symp-r2", "symp-exp-euler", "linear-symp-r2"])
+def test_a_bias_of_the_outputs_is_a_constant_force(preset, tiny):
+    """No metric turns it: the connection is the same."""
+    c = tiny(preset, n_embd=D, bias=True)
+    oracle = attention_oracle(
+        c.attention, D, c.n_head, c.reads(), c.causality, c.options, c.bias
+    ).double()
+    for p in oracle.parameters():
+        torch.nn.init.normal_(p, std=0.4)
+    x, p = tokens(), tokens(1)
+
+    def read():
+        field = oracle(x, NoPast())
+        if c.in_momentum_form:
+            return field.force(p), field.velocity(p)
+        return field.attention(), field.connection(p)
+
+    moved, still = read()
+    b = oracle.out.bias.detach().clone()
+    torch.nn.init.zeros_(oracle.out.bias)
+    plain, other = read()
+    torch.testing.assert_close(moved, plain + b)
+    torch.testing.assert_close(still, other)

@@ -27,6 +27,15 @@ VARIANTS = [
     ("linear-symp-r2", {"attention": "tied-linear", "n_head": 1}),
     ("linear-symp-r2", {"heads": "averaged", "ridge": 1.0}),
     ("symp-ab2", {"unique_layers": 1}),
+    ("symp-r2", {"gradual": True}),
+    ("symp-exp-euler-published", {"gradual": True, "mlp_velocity": "own"}),
+    ("linear-symp-tao", {"gradual": True}),
+    ("gated-delta-symp", {"gradual": True}),
+    *(
+        (name, {"bias": True, "mlp": "gelu-tanh"})
+        for name in ("gpt", "symp-r2", "symp-exp-euler", "linear-symp-h1", "gated-deltanet")
+    ),
+    ("linear-symp-strang", {"bias": True, "gradual": True}),
     ("yurii", {"injection": True, "initial_momentum": "zero"}),
     *(("deltanet", {"rule": rule}) for rule in ("implicit", "ridge", "ridge-n")),
     ("deltanet", {"strength": "double", "output_gate": True, "convolution": 0}),

@@ -17,6 +17,7 @@ from sympformer.testing import check_oracle
         *((name, {}) for name in ("softmax", "linear")),
         *((name, {"n_head": 1}) for name in ("tied-softmax", "tied-linear")),
         *((name, {"heads": "averaged"}) for name in ("softmax", "linear")),
+        *((name, {"bias": True}) for name in ("softmax", "linear")),
     ],
 )
 def test_our_attentions(name, options):

@@ -60,8 +60,7 @@ def forward(config: ModelConfig, n: int, past: int = 0, logits: int | None = Non
     Raises:
         InputError: the attention does not say what it costs.
     """
-    if config.match_parameters:
-        config = matched(config)
+    config = matched(config)
     if config.causality == "ensembles":
         one = replace(config, causality="joint")
         each = [forward(one, m, logits=1) for m in range(past + 1, past + n + 1)]
@@ -72,7 +71,7 @@ def forward(config: ModelConfig, n: int, past: int = 0, logits: int | None = Non
     maps = attention = 0.0
     for layer in range(config.n_layer):
         cost, head = _layer(config, last=layer == config.n_layer - 1)
-        mlp = 2 * (config.mlp_width or 4 * d) if config.mlp == "gelu" else 0
+        mlp = 2 * (config.mlp_width or 4 * d) if config.mlp != "none" else 0
         maps += (cost.maps * d + mlp) * 2 * d * n
         attention += cost.pairs * 2 * d * pairs + cost.states * 2 * d * head * n
     vocabulary = 2 * d * config.vocab_size * (n if logits is None else logits)
@@ -89,7 +88,9 @@ def _layer(config: ModelConfig, last: bool) -> tuple[Cost, int]:
     with torch.device("meta"):  # no memory is taken
         sizes = config.n_embd, config.n_head
         reads = config.reads(last)
-        oracle = attention_oracle(config.attention, *sizes, reads, config.sums, config.options)
+        oracle = attention_oracle(
+            config.attention, *sizes, reads, config.sums, config.options, config.bias
+        )
     return oracle.cost(calls), config.n_embd // oracle.n_head
 
 

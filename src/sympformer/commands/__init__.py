@@ -5,6 +5,7 @@ from sympformer.commands.data import Data
 from sympformer.commands.estimate import Estimate
 from sympformer.commands.evaluate import Eval
 from sympformer.commands.export import Export
+from sympformer.commands.imported import Import
 from sympformer.commands.lab import Lab
 from sympformer.commands.models import Audit, Presets
 from sympformer.commands.runs import Runs
@@ -20,6 +21,7 @@ COMMANDS = {
     "export-weights": ExportWeights,
     "audit": Audit,
     "export": Export,
+    "import": Import,
     "report": Report,
     "runs": Runs,
     "lab": Lab,

@@ -1,6 +1,7 @@
 """Measure a trained model: on its own validation, any text, pairs of sentences, last words."""
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from rich.progress import Progress
 from tyro.conf import Positional
 
 from sympformer.commands.data import prepare
+from sympformer.commands.options import Set, overrides
 from sympformer.data import Corpus, Tokenizer, valid_blocks
 from sympformer.data.text import SEPARATOR, Text
 from sympformer.errors import InputError
@@ -26,11 +28,12 @@ from sympformer.evaluation import (
     token_classes,
 )
 from sympformer.model import CustomModel, LanguageModel
-from sympformer.tasks import Setting
-from sympformer.train import evaluate
+from sympformer.pretrained import ModelFolder
+from sympformer.tasks import Setting, Task, make_task
+from sympformer.train import TrainConfig, evaluate
 from sympformer.train.examples import run_tests
 from sympformer.train.folder import RunFolder
-from sympformer.train.runs import run_of
+from sympformer.train.runs import trained
 from sympformer.train.sizes import require_loops
 
 Model = LanguageModel | CustomModel
@@ -43,7 +46,7 @@ class Eval:
     """
 
     run_folder: Positional[Path]
-    """Run folder, or a .safetensors in it."""
+    """Run folder, a .safetensors in it, or a model folder (docs/huggingface.md)."""
     text: Path | None = None
     """Another text, a file or a folder: nats, perplexity, bits per byte, by position, with 95 %
     intervals over its documents."""
@@ -52,7 +55,7 @@ class Eval:
     documents: int | None = None
     """Documents of --text, from its start; all if not given."""
     against: Path | None = None
-    """Another run, compared on the same documents of --text."""
+    """Another run or model folder, compared on the same documents of --text."""
     pairs: Path | None = None
     """Minimal pairs: lines of JSON with sentence_good, sentence_bad and UID (the format of
     BLiMP)."""
@@ -63,6 +66,11 @@ class Eval:
     any."""
     stride: int | None = None
     """Tokens from window to window on --text; half of a window if not given."""
+    task: str | None = None
+    """A generated task (docs/tasks.md): accuracy and loss beside the best that is possible; of the
+    task that a run was trained on, with its options."""
+    task_set: Set = ()
+    """Options of --task, e.g. --task-set vocab_size=256 "test=[[64,8]]"."""
     blocks: int | None = None
     """Validation blocks, all if not given; of a task sequences at each length, as many as in
     training if not given."""
@@ -75,16 +83,23 @@ class Eval:
     def run(self) -> int:
         """Evaluate."""
         self._require_effects()
-        run = run_of(self.run_folder)
-        model = run.model()
+        held = trained(self.run_folder)
+        model = held.model()
         if self.loops is not None:
             require_loops(model.config, self.loops)
             model = model.with_loops(self.loops)
-        if self.text is None and self.pairs is None and self.last_word is None:
-            shown = self._on_its_own(run, model)
+        if self.task is not None:
+            shown = self._on_task(self._task(held), model, _settings(held))
+        elif self.text or self.pairs or self.last_word:
+            shown = self._elsewhere(held, model)
+        elif isinstance(held, ModelFolder):
+            raise InputError(
+                f"{held} holds a model without a run, so no validation text is its own: give "
+                "--text, --task, --pairs or --last-word"
+            )
         else:
-            shown = self._elsewhere(run, model)
-        print(json.dumps(shown, indent=2))
+            shown = self._on_its_own(held, model)
+        print(json.dumps(_without_nan(shown), indent=2, allow_nan=False))
         return 0
 
     def _require_effects(self) -> None:
@@ -94,6 +109,13 @@ class Eval:
             if value is not None and value < 1:
                 raise InputError(f"--{name} must be at least 1, not {value}")
         elsewhere = [n for n in ("text", "pairs", "last_word") if getattr(self, n) is not None]
+        if self.task is not None and elsewhere:
+            raise InputError(
+                f"--task is generated, and --{_dashed(elsewhere[0])} another text: leave one of "
+                "the two out"
+            )
+        if self.task_set and self.task is None:
+            raise InputError("--task-set is about a --task: give one, or leave it out")
         for name in ("documents", "against", "context", "stride"):
             if getattr(self, name) is not None and self.text is None:
                 raise InputError(f"--{name} is about a --text: give one, or leave it out")
@@ -114,43 +136,59 @@ class Eval:
             raise InputError("--task-length is for runs on a task, and this one is on text")
         run.require(corpus.digest)
         t = config.train
-        if isinstance(corpus, Corpus):
-            eos = corpus.tokenizer.eos if config.data.document_mask else None
-            sizes = config.model.block_size, t.batch_size, self.blocks, eos
-            found = evaluate(model, valid_blocks(corpus.valid, *sizes), corpus.floor)
-            shown: dict[str, Any] = {
-                "loss": found.loss,
-                "floor": found.floor,
-                "tokens": found.tokens,
-            }
-            if corpus.floor is not None:
-                blocks = valid_blocks(corpus.valid, *sizes)
-                try:
-                    shown["classes"] = token_classes(model, blocks, corpus.floor)
-                except InputError as error:
-                    if isinstance(model, LanguageModel):
-                        raise
-                    # One of the user's own may show a loss and no logits.
-                    print(f"sympformer: no losses by token class: {error}", file=sys.stderr)
-            return shown
-        settings = tuple(map(_setting, self.task_length)) or corpus.testing
-        longest = max(setting.length for setting in settings)
-        if longest > config.model.block_size:
-            model = model.with_block_size(longest)
-        sequences = self.blocks or t.eval_blocks
-        tests = run_tests(model, corpus, sequences, t.batch_size, settings)
-        return {"task": str(corpus), "tests": tests}
+        if isinstance(corpus, Task):
+            return self._on_task(corpus, model, t)
+        eos = corpus.tokenizer.eos if config.data.document_mask else None
+        sizes = config.model.block_size, t.batch_size, self.blocks, eos
+        found = evaluate(model, valid_blocks(corpus.valid, *sizes), corpus.floor)
+        shown: dict[str, Any] = {
+            "loss": found.loss,
+            "floor": found.floor,
+            "tokens": found.tokens,
+        }
+        if corpus.floor is not None:
+            blocks = valid_blocks(corpus.valid, *sizes)
+            try:
+                shown["classes"] = token_classes(model, blocks, corpus.floor)
+            except InputError as error:
+                if isinstance(model, LanguageModel):
+                    raise
+                # One of the user's own may show a loss and no logits.
+                print(f"sympformer: no losses by token class: {error}", file=sys.stderr)
+        return shown
 
-    def _elsewhere(self, run: RunFolder, model: Model) -> dict[str, Any]:
+    def _task(self, held: RunFolder | ModelFolder) -> Task:
+        """The task that is asked for."""
+        assert self.task is not None
+        given = overrides(self.task_set, "--task-set")
+        if isinstance(held, RunFolder) and (data := held.config().data).task == self.task:
+            given = {**data.options, **given}
+        return make_task(self.task, given)
+
+    def _on_task(self, task: Task, model: Model, t: TrainConfig) -> dict[str, Any]:
+        """On the tests of a task, or at other lengths."""
+        if task.vocabulary > model.config.vocab_size:
+            raise InputError(
+                f"{task} has {task.vocabulary} ids, and the model {model.config.vocab_size}: it "
+                "was trained on something else"
+            )
+        settings = tuple(map(_setting, self.task_length)) or task.testing
+        longest = max(setting.length for setting in settings)
+        if longest > model.config.block_size:
+            model = model.with_block_size(longest)
+        tests = run_tests(model, task, self.blocks or t.eval_blocks, t.batch_size, settings)
+        return {"task": str(task), "tests": tests}
+
+    def _elsewhere(self, held: RunFolder | ModelFolder, model: Model) -> dict[str, Any]:
         """On what is given on the command line."""
-        tokenizer = run.tokenizer()
-        batch = run.config().train.batch_size
+        tokenizer = held.tokenizer()
+        batch = _settings(held).batch_size
         shown: dict[str, Any] = {}
         if self.text is not None:
             scores = self._score(model, tokenizer, batch, str(self.run_folder))
             shown["text"] = {"name": str(self.text), **scores.summary()}
             if self.against is not None:
-                other = run_of(self.against)
+                other = trained(self.against)
                 rival = self._score(other.model(), other.tokenizer(), batch, str(self.against))
                 shown["against"] = {
                     "name": str(self.against),
@@ -187,6 +225,20 @@ class Eval:
             if number == self.documents:
                 return
             yield document
+
+
+def _settings(held: RunFolder | ModelFolder) -> TrainConfig:
+    """How many sequences are taken at a time, and in all: as in training, if that is known."""
+    return held.config().train if isinstance(held, RunFolder) else TrainConfig()
+
+
+def _without_nan(shown: Any) -> Any:
+    """The same, with null where there is no number: JSON has no NaN."""
+    if isinstance(shown, dict):
+        return {name: _without_nan(value) for name, value in shown.items()}
+    if isinstance(shown, list):
+        return list(map(_without_nan, shown))
+    return None if isinstance(shown, float) and not math.isfinite(shown) else shown
 
 
 def _dashed(name: str) -> str:

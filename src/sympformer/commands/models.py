@@ -44,7 +44,7 @@ class Audit:
     """
 
     target: Positional[str]
-    """A preset, the run folder (or its model.safetensors) of a trained model, or FILE.py:NAME."""
+    """A preset, a trained model (run folder, .safetensors in it, model folder), or FILE.py:NAME."""
     length: int | None = None
     """Tokens in the audited sequences; 64, or as many as the model takes if that is less."""
     vocab_size: int | None = None

@@ -21,10 +21,12 @@ from sympformer.commands.options import (
     default_sizes,
     defaults,
     overrides,
+    sizes_in,
     with_options,
 )
 from sympformer.errors import InputError
 from sympformer.model import ModelConfig
+from sympformer.model.continuation import accelerated
 from sympformer.model.text import continue_texts, stream_text
 from sympformer.shown import visible
 from sympformer.signals import LAUNCHER, noticed
@@ -37,7 +39,7 @@ from sympformer.train import (
 )
 from sympformer.train.folder import CONFIG, RunFolder
 from sympformer.train.parallel import current, launched
-from sympformer.train.runs import run_of
+from sympformer.train.runs import described, run_of, trained
 from sympformer.train.tensors import write_tensors
 from sympformer.train.watch import Watched
 
@@ -51,7 +53,8 @@ class Train:
     """Train one model, or resume a run; in several processes by `torchrun -m sympformer train`."""
 
     preset: Positional[str] = "symp-r2"
-    """Architecture; `sympformer presets` lists them."""
+    """Architecture; `sympformer presets` lists them. With --start-from that of the model there;
+    another one takes it up gradually, from the same function."""
     out: Path | None = None
     """Run folder; runs/PRESET-sSEED if not given."""
     resume: Path | None = None
@@ -80,7 +83,7 @@ class Train:
             config, folder = self.resumed(), self.resume
             corpus = prepare_once(config.data, ranks)
         else:
-            own = replace(self, data=ranks.told(lambda: pinned(self.data)))
+            own = replace(self, data=ranks.told(lambda: pinned(self._data())))
             corpus = prepare_once(with_options(own.data, self.options, self.task_set), ranks)
             config = own.asked(vocabulary(corpus))
             folder = self.out or Path("runs") / f"{self.preset}-s{self.train.seed}"
@@ -133,12 +136,37 @@ class Train:
         )
         return replace(config, train=asked.train)
 
+    @classmethod
+    def of_model(cls, path: str) -> Self:
+        """The defaults of a start from a trained model: its composition."""
+        preset, model = described(path)
+        size, others = sizes_in(model.to_dict())
+        return cls(preset, size=size, model=others, train=TrainConfig(start_from=path))
+
+    def _data(self) -> DataConfig:
+        """The data, a text by default in the tokens of the model that is started from."""
+        start, text = self.train.start_from, self.data.text
+        if start is None or text is None or self.data.tokenizer != DataConfig.tokenizer:
+            return self.data
+        folder = Path(start).parent if Path(start).is_file() else Path(start)
+        return replace(self.data, tokenizer=str(folder))
+
     def asked(self, vocab_size: int) -> RunConfig:
         """What the options ask for, given the tokenizer's or the task's vocabulary."""
         data = with_options(self.data, self.options, self.task_set)
+        if self.train.start_from is not None and self.config is None and self.resume is None:
+            return RunConfig(self.preset, self._continued(self.train.start_from), data, self.train)
         size = {"vocab_size": vocab_size, **default_sizes(data), **self.size.fields()}
         model = ModelConfig.preset(self.preset, **{**self.model, **size, **overrides(self.set)})
         return RunConfig(self.preset, model, data, self.train)
+
+    def _continued(self, path: str) -> ModelConfig:
+        """The model that is started from with the options asked for, or moved as a preset."""
+        preset, model = described(path)
+        options = {**self.size.fields(), **overrides(self.set)}
+        if self.preset == preset:
+            return ModelConfig.from_dict({**model.to_dict(), **options})
+        return accelerated(model, self.preset, **options)
 
 
 def _offer_bfloat16(config: RunConfig, console: Console) -> None:
@@ -158,7 +186,7 @@ class Generate:
     """Continue a prompt with a trained model; tokens are printed as they come."""
 
     run_folder: Positional[Path]
-    """Run folder, or a .safetensors in it."""
+    """Run folder, a .safetensors in it, or a model folder (docs/huggingface.md)."""
     prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Text to continue; without it, a new document. Several are one batch, printed at its end."""
     max_new_tokens: int = 100
@@ -177,8 +205,8 @@ class Generate:
 
     def run(self) -> int:
         """Generate."""
-        run = run_of(self.run_folder)
-        model, tokenizer = run.model(), run.tokenizer()
+        held = trained(self.run_folder)
+        model, tokenizer = held.model(), held.tokenizer()
         options = {
             "max_new_tokens": self.max_new_tokens,
             "temperature": self.temperature,

@@ -183,13 +183,16 @@ def _short_words(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: str | os.PathLike[str]) -> None:
-    """Write `tokenizer.json`, from which `load_tokenizer(folder)` gives the tokenizer back."""
+def save_tokenizer(tokenizer: Tokenizer, folder: str | os.PathLike[str], name: str = FILE) -> None:
+    """Write `tokenizer.json`, from which `load_tokenizer(folder)` gives the tokenizer back.
+
+    A file of another `name` gives it back by its path.
+    """
     if isinstance(tokenizer, SubwordTokenizer):
         content = tokenizer.serialized
     else:
         content = json.dumps({"sympformer": tokenizer.name, "digest": tokenizer.digest})
-    with atomic(Path(folder) / FILE) as partial:
+    with atomic(Path(folder) / name) as partial:
         partial.write_text(content, encoding="utf-8")
 
 

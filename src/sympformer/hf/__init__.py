@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
 from sympformer.hf.cache import SympFormerCache  # noqa: E402
 from sympformer.hf.config import SympFormerConfig  # noqa: E402
-from sympformer.hf.export import export, import_folder  # noqa: E402
+from sympformer.hf.export import export, import_model  # noqa: E402
 from sympformer.hf.model import SympFormerForCausalLM, SympFormerOutput  # noqa: E402
 
 AutoConfig.register(SympFormerConfig.model_type, SympFormerConfig, exist_ok=True)
@@ -24,5 +24,5 @@ __all__ = [
     "SympFormerForCausalLM",
     "SympFormerOutput",
     "export",
-    "import_folder",
+    "import_model",
 ]

@@ -1,17 +1,23 @@
-"""A run as a folder that Hugging Face's classes load, and back."""
+"""A trained model as a folder that Hugging Face's classes load."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import GenerationConfig
 
+from sympformer.data import Tokenizer, save_tokenizer
 from sympformer.errors import InputError
-from sympformer.hf.card import model_card
+from sympformer.hf.card import Rows, about_import, about_run, model_card
 from sympformer.hf.config import SympFormerConfig
 from sympformer.hf.model import SympFormerForCausalLM
 from sympformer.hf.tokenizer import hf_tokenizer
-from sympformer.model import LanguageModel
+from sympformer.model import CustomModel, LanguageModel, build
+from sympformer.model.continuation import accelerated, start_as
+from sympformer.pretrained import ModelFolder
+from sympformer.pretrained.folder import OWN_TOKENIZER
 from sympformer.train.folder import RunFolder
+from sympformer.train.runs import described
 
 CODE = '''"""Where transformers finds the classes of this model: `pip install 'sympformer[hf]'`."""
 
@@ -27,17 +33,67 @@ def export(run: RunFolder, folder: Path) -> None:
 
     The folder holds config, weights (one table where two ends share it), tokenizer, a model card of
     the run, and two lines of code that import this package, which is the one requirement.
+    `sympformer.pretrained.ModelFolder` reads it.
 
     Raises:
         InputError: the folder is not empty, the run has no model yet, or one that is not ours.
     """
+    _require_new(folder)
+    model = run.model()
+    config = run.began_as()
+    tokenizer = None if config.data.task else run.tokenizer()
+    _write(model, tokenizer, folder, config.preset, about_run(run, tokenizer))
+
+
+def import_model(
+    held: RunFolder | ModelFolder,
+    folder: Path,
+    preset: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> None:
+    """Write any trained model as `export` does: as it is, or moved as a preset, gradually.
+
+    Args:
+        held: a run, or a folder of ours or of GPT-2's kind.
+        folder: a new one.
+        preset: whose dynamics it shall have; the function is the same at the start.
+        options: other options of the preset.
+
+    Raises:
+        InputError: the folder is not empty, there is no model of a kind that is known, or it would
+            be another function.
+    """
+    _require_new(folder)
+    if options and preset is None:
+        raise InputError("options are of a preset: give one, or leave them out")
+    model = held.model()
+    called, tokenizer = described(held.path)[0], None
+    if isinstance(held, ModelFolder):
+        tokenizer = held.tokenizer() if held.has_tokenizer else None
+    elif held.began_as().data.task is None:
+        tokenizer = held.tokenizer()
+    if preset is not None:
+        source, called = model, preset
+        model = build(accelerated(source.config, preset, **(options or {})))
+        start_as(model, source)
+    _write(model, tokenizer, folder, called, about_import(held.path, model, called, tokenizer))
+
+
+def _require_new(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not empty: give a new folder")
-    model = run.model()
+
+
+def _write(
+    model: LanguageModel | CustomModel,
+    tokenizer: Tokenizer | None,
+    folder: Path,
+    preset: str,
+    about: Rows,
+) -> None:
     made = SympFormerForCausalLM.of(model)
-    task = run.began_as().data.task
-    tokenizer = None if task else run.tokenizer()
     config = made.config
+    config.preset = preset
     config.architectures = [type(made).__name__]
     config.auto_map = {
         "AutoConfig": f"{FILE}.{SympFormerConfig.__name__}",
@@ -54,20 +110,7 @@ def export(run: RunFolder, folder: Path) -> None:
     written = None if tokenizer is None else hf_tokenizer(tokenizer)
     if written is not None:
         written.save_pretrained(folder)
-    (folder / "README.md").write_text(model_card(run, tokenizer, written), encoding="utf-8")
-
-
-def import_folder(folder: Path) -> LanguageModel:
-    """The model of a folder that `export` wrote, as ours.
-
-    Raises:
-        InputError: it is no such folder.
-    """
-    config = folder / "config.json"
-    try:
-        kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"cannot read {config}: {error}") from None
-    if kind != SympFormerConfig.model_type:
-        raise InputError(f"{folder} holds a {kind}, not a {SympFormerConfig.model_type}")
-    return SympFormerForCausalLM.from_pretrained(folder).model
+    elif tokenizer is not None:
+        save_tokenizer(tokenizer, folder, OWN_TOKENIZER)
+    card = model_card(about, preset, usable=written is not None)
+    (folder / "README.md").write_text(card, encoding="utf-8")

@@ -1,7 +1,7 @@
 """The table of attention oracles: adding one is one file and one line here."""
 
 from collections.abc import Mapping
-from inspect import Parameter
+from inspect import Parameter, signature
 from typing import Any
 
 from sympformer.attention.naive import Causality
@@ -59,11 +59,16 @@ def attention_oracle(
     reads: Reads,
     causality: Causality = "prefix",
     options: Mapping[str, Any] | None = None,
+    bias: bool = False,
 ) -> AttentionOracle:
     """Build the oracle called `name`.
 
     Raises:
-        InputError: there is none, or it refuses its options.
+        InputError: there is none, it refuses its options, or has no biases and is asked for them.
     """
     kind = lookup(ATTENTIONS, name, "attention")
-    return kind(d, n_head, reads=reads, causality=causality, **arguments_of(kind, options or {}))
+    given = arguments_of(kind, options or {})
+    if bias and "bias" not in signature(kind).parameters:
+        raise InputError(f"bias = true has no place in attention {name!r}: remove it")
+    given |= {"bias": True} if bias else {}
+    return kind(d, n_head, reads=reads, causality=causality, **given)

@@ -52,8 +52,10 @@ class Block(nn.Module):
         self.d = d
         if c.causality == "ensembles":
             raise InputError("ensembles are of a whole model: a layer of them is one of 'joint'")
-        oracle = attention_oracle(c.attention, d, n_head, c.reads(last), c.causality, c.options)
-        mlp = MLP(d, c.mlp_width or 4 * d) if c.mlp == "gelu" else None
+        oracle = attention_oracle(
+            c.attention, d, n_head, c.reads(last), c.causality, c.options, c.bias
+        )
+        mlp = MLP(d, c.mlp_width or 4 * d, c.mlp, bias=c.bias) if c.mlp != "none" else None
         self.injection = LearnedScalar(1.0, "real") if c.injection else None
         euler = c.splitting == "euler"
         together = oracle if mlp is None or not euler else Sum(oracle, mlp)
@@ -66,11 +68,14 @@ class Block(nn.Module):
                 stream="v" if c.mlp_velocity == "own" else "p",
                 lookahead=c.looks,
                 triple=c.dynamics == "tmm",
+                gradual=c.gradual,
+                bias=c.bias,
             )
         else:
-            rest = ResidualMLP(d, mlp, lookahead=c.dynamics == "symp" and c.looks)
+            looks = c.dynamics == "symp" and c.looks
+            rest = ResidualMLP(d, mlp, lookahead=looks, gradual=c.gradual, bias=c.bias)
         if c.dynamics == "none":
-            self.attention = ResidualAttention(d, together)
+            self.attention = ResidualAttention(d, together, bias=c.bias)
         elif c.in_momentum_form:
             self.attention = MomentumAttention(
                 d,
@@ -81,6 +86,8 @@ class Block(nn.Module):
                 lookahead=c.looks and not at_rest,
                 kicks=not (last and c.drifts_last),
                 hands_on=not (last and c.ends_at_rest),
+                gradual=c.gradual,
+                bias=c.bias,
             )
         else:
             self.attention = VelocityAttention(
@@ -89,6 +96,8 @@ class Block(nn.Module):
                 connection=c.connection,
                 lookahead=c.looks,
                 triple=c.dynamics == "tmm",
+                gradual=c.gradual,
+                bias=c.bias,
             )
         self.mlp = rest
         self.looks_along_attention = isinstance(rest, ResidualMLP) and rest.mu is not None

@@ -22,11 +22,17 @@ def build(config: ModelConfig) -> LanguageModel | CustomModel:
     """
     if config.model:
         return CustomModel(config)
-    return LanguageModel(matched(config) if config.match_parameters else config)
+    return LanguageModel(matched(config))
 
 
 def matched(config: ModelConfig) -> ModelConfig:
-    """The config with the MLP width at which it has the parameters of the preset to match."""
+    """The config with the MLP width at which it has the parameters of the preset to match, if any.
+
+    Raises:
+        InputError: no width gives them.
+    """
+    if not config.match_parameters:
+        return config
     plain = replace(config, match_parameters="")
     sizes = {name: getattr(config, name) for name in SIZES}
     missing = count(ModelConfig.preset(config.match_parameters, **sizes)) - count(plain)

@@ -60,6 +60,9 @@ class ModelConfig:
     """The velocity of SympFormer's MLP substep: attention-induced, shared momentum, or its own."""
     lookahead: bool = True
     """SympFormer evaluates the oracles at a point moved along the velocity by a learned amount."""
+    gradual: bool = False
+    """Every substep moves a token by `(1 - κ) O + κ (the accelerated step)`, the share `κ` learned
+    from 0, as the look-ahead is: the model starts as the one without momentum."""
     splitting: Literal["lie-trotter", "euler"] = "lie-trotter"
     """Attention, then MLP; or both evaluated at one point and added."""
     initial_momentum: Literal["zero", "embedding", "difference"] = "zero"
@@ -80,8 +83,10 @@ class ModelConfig:
     """Blocks that are looped over the n_layer layers; 0 is all, without a loop."""
     loop_scalars: Literal["shared", "own"] = "shared"
     """Looped blocks keep their step sizes, damping, ..., or have their own in every application."""
-    mlp: Literal["gelu", "none"] = "gelu"
-    """Behind every attention a perceptron, or none."""
+    mlp: Literal["gelu", "gelu-tanh", "none"] = "gelu"
+    """Behind every attention a perceptron (with the exact GELU, or GPT-2's), or none."""
+    bias: bool = False
+    """The projections of attention, the MLPs and the layer norms have biases."""
     mlp_width: int = 0
     """Width inside the MLPs; 0 is 4 n_embd."""
     match_parameters: str = ""
@@ -145,7 +150,9 @@ class ModelConfig:
         try:
             with torch.device("meta"):  # what the oracle refuses, without taking memory
                 sizes = self.n_embd, self.n_head
-                attention_oracle(self.attention, *sizes, self.reads(), self.sums, self.options)
+                attention_oracle(
+                    self.attention, *sizes, self.reads(), self.sums, self.options, self.bias
+                )
         except RuntimeError as error:
             raise InputError(
                 f"n_embd = {self.n_embd} makes matrices that no memory holds "
@@ -163,6 +170,7 @@ class ModelConfig:
         needs = {
             "initial_momentum": (moving, "dynamics other than 'none'"),
             "lookahead": (symp, "dynamics 'symp' (without look-ahead, 'yurii' is 'polyak')"),
+            "gradual": (moving, "dynamics other than 'none'"),
             "form": (symp, "dynamics 'symp'"),
             "mlp_velocity": (symp and has_mlp, "dynamics 'symp' and mlp 'gelu'"),
             "splitting": (not symp and has_mlp, "another dynamics than 'symp' and mlp 'gelu'"),
@@ -264,6 +272,8 @@ class ModelConfig:
     def reads(self, last: bool = False) -> Reads:
         """What a layer, or the last one, reads its oracle for."""
         if self.in_momentum_form:
+            if self.gradual:
+                return "both"
             return "drift" if last and self.drifts_last else "momentum"
         return "connection" if self.connection != "none" else "attention"
 

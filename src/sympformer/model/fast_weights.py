@@ -30,7 +30,15 @@ from sympformer.model.layers import (
     merge_heads,
     split_heads,
 )
-from sympformer.model.oracle import AttentionOracle, Cost, OracleField, Reads
+from sympformer.model.oracle import (
+    ATTENDING,
+    EVERY,
+    MOVING,
+    AttentionOracle,
+    Cost,
+    OracleField,
+    Reads,
+)
 from sympformer.products import linear
 
 Rule = Literal["sum", "delta", "implicit", "ridge", "ridge-n", "mesa", "momentum"]
@@ -72,12 +80,13 @@ class FastWeights(AttentionOracle):
             or the step size of the decay.
         repulsion: whether a momentum is driven by how its kernel changes, too.
         extras: what queries, keys and outputs are made of.
+        bias: whether its projections have biases.
 
     Raises:
         InputError: options that do not go together.
     """
 
-    answers: ClassVar[frozenset[Reads]] = frozenset({"attention", "momentum", "drift"})
+    answers: ClassVar[frozenset[Reads]] = EVERY - {"connection"}
 
     def __init__(
         self,
@@ -91,16 +100,19 @@ class FastWeights(AttentionOracle):
         strength: Strength = "sigmoid",
         repulsion: bool = True,
         extras: Extras = NONE,
+        bias: bool = False,
     ):
         super().__init__(d, n_head, reads=reads, causality=causality)
         _require(reads, causality, rule, decay, strength, repulsion)
         self.d, self.rule, self.strength, self.repulsion = d, rule, strength, repulsion
-        if reads == "attention":
-            self.qkv, self.out = Linear(d, 3 * d), Linear(d, d)
+        if reads in ATTENDING:
+            self.qkv, self.out = Linear(d, 3 * d, bias), Linear(d, d, bias)
         else:
-            self.qk, self.mobility = Linear(d, 2 * d), Mobility(d)
-            self.potential = Linear(d, d) if reads == "momentum" else None
-        self.features = Features.of(d, n_head, extras, values=reads == "attention")
+            self.qk = Linear(d, 2 * d, bias)
+            self.potential = Linear(d, d, bias) if reads == "momentum" else None
+        if reads in MOVING:
+            self.mobility = Mobility(d)
+        self.features = Features.of(d, n_head, extras, values=reads in ATTENDING)
         self.ridge = LearnedScalar(RIDGE, "positive") if rule in ("ridge", "ridge-n") else None
         self.penalty = Penalty(n_head, d // n_head) if rule == "mesa" else None
         learned = self.ridge is None and strength != "step"
@@ -116,13 +128,15 @@ class FastWeights(AttentionOracle):
     def cost(self, calls: Calls) -> Cost:
         """Maps: q, k, v, O; or q, k, U p, Uᵀ, V x, W_Kᵀ. States: 1 to extend or to read one."""
         small = sum(p.numel() for m in (self.write, self.forget) if m for p in m.parameters())
-        extra, solves = extra_maps(self, self.d) + small / self.d**2, _SOLVES.get(self.rule, 1)
+        gate, solves = extra_maps(self, self.d), _SOLVES.get(self.rule, 1)
+        extra = gate + small / self.d**2
         if self.reads == "attention":
             return Cost(4 + extra, states=2 + solves)
+        attends = self.reads == "both"
         pulled = self.repulsion * calls.forces
-        made = calls.momenta + calls.velocities + calls.forces + pulled
-        states = (1 + solves) * calls.momenta + calls.velocities + pulled
-        return Cost((2 + extra) * calls.fields + made, states=states)
+        made = calls.momenta + calls.velocities + calls.forces + pulled + attends * (1 + gate)
+        states = (1 + solves) * calls.momenta + calls.velocities + pulled + attends * (2 + solves)
+        return Cost((2 + attends + extra) * calls.fields + made, states=states)
 
 
 class Penalty(nn.Module):
@@ -202,7 +216,7 @@ class FastWeightsField(OracleField):
 
     def __init__(self, module: FastWeights, x: Tensor, past: Past):
         self.module, self.x, self.past = module, x, past
-        made = module.qkv(x) if module.reads == "attention" else module.qk(x)
+        made = module.qkv(x) if module.reads in ATTENDING else module.qk(x)
         if module.features is None:
             heads = in_heads(made, module.d, module.n_head)
         else:
@@ -227,17 +241,22 @@ class FastWeightsField(OracleField):
         """`V x_i - Σ_h W_K^hᵀ ρ_i S_i^h w_i^h`, with `ρ_i = 1/β_i - |k_i|²`.
 
         As if keys were the projections: an activation, a convolution and a norm that stand between
-        are not differentiated (what a convolution hands back would be of later tokens).
+        are not differentiated (what a convolution hands back would be of later tokens). Beside an
+        attention, `V x_i` is what it averages, `Σ_h O_h v_i^h`.
         """
         m = self.module
-        assert m.potential is not None, "read for the drift alone, it has no force"
-        force = m.potential(self.x)
+        if m.reads == "both":
+            force = m.out(merge_heads(self._values[0]))
+        else:
+            assert m.potential is not None, "read for the drift alone, it has no force"
+            force = m.potential(self.x)
         if not m.repulsion:
             return force
         written = self._write(self._by_heads(p))
         pull = forms.state_read(written.w, self.k, decay=self.decay, state=written.before)
         pull = (self._regulariser() * pull).to(self.x.dtype)
-        return force - linear(merge_heads(pull), matrix(m.qk)[m.d :].mT)
+        projections = m.qkv if m.reads == "both" else m.qk
+        return force - linear(merge_heads(pull), matrix(projections)[m.d : 2 * m.d].mT)
 
     def _strength(self, step: Tensor | None) -> Tensor:
         """`β_i`, `(B, H, T, 1)`, in float32 or better."""
@@ -371,11 +390,11 @@ def _require(
             "repulsion = false needs a momentum, and would have no effect without it",
         ),
         (
-            repulsion and reads == "momentum" and decay == "channel",
+            repulsion and reads in ("momentum", "both") and decay == "channel",
             "decay = 'channel' has no repulsion: set repulsion = false, or decay = 'head'",
         ),
         (
-            repulsion and reads == "momentum" and rule in ("mesa", "momentum"),
+            repulsion and reads in ("momentum", "both") and rule in ("mesa", "momentum"),
             f"rule {rule!r} has no repulsion: set repulsion = false, or another rule",
         ),
         (

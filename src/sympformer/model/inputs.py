@@ -28,12 +28,13 @@ class Inputs(nn.Module):
         momentum: Literal["zero", "embedding", "difference"] = "zero",
         shift: bool = False,
         injection: bool = False,
+        bias: bool = False,
     ):
         super().__init__()
         sizes = vocab_size, block_size, d
         self.usual = Embeddings(*sizes)
         self.own = None if tied else Embeddings(*sizes)
-        self.norm = None if tied else LayerNorm(d)
+        self.norm = None if tied else LayerNorm(d, bias)
         self.momentum = Embeddings(*sizes) if momentum == "embedding" else None
         self.difference = Difference(d) if momentum == "difference" else None
         self.shift = Shift(d) if shift else None

@@ -98,6 +98,7 @@ class LanguageModel(Decoder):
             momentum=config.initial_momentum,
             shift=config.token_shift,
             injection=config.injection,
+            bias=config.bias,
         )
         parts, end = config.of_block(), None if config.unique_layers else unique - 1
         begin = 0 if config.starts_at_rest else None
@@ -107,7 +108,7 @@ class LanguageModel(Decoder):
         ]
         own = config.loop_scalars == "own"
         self.blocks = nn.ModuleList(loop(blocks, config.n_layer) if own else blocks)
-        self.norm = LayerNorm(d)
+        self.norm = LayerNorm(d, config.bias)
         self.recomputes = False
         """Whether training keeps each layer's input alone, and makes the layer again backwards."""
         self._owner = object()

@@ -18,34 +18,44 @@ SPREAD = 0.02
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation with a gain and no bias.
+    """Layer normalisation with a gain, without a bias unless it is asked for.
 
     Its first and second derivatives are right. Third ones in reverse mode, torch's own of
     `F.layer_norm`, are not (torch 2.13): for them, write the norm out in plain operations.
     """
 
-    def __init__(self, n_embd: int):
-        super().__init__(n_embd, bias=False)
+    def __init__(self, n_embd: int, bias: bool = False):
+        super().__init__(n_embd, bias=bias)
 
 
 class Linear(nn.Linear):
-    """A linear map, built without bias."""
+    """A linear map, without a bias unless it is asked for; that starts at 0."""
 
-    def __init__(self, n_in: int, n_out: int):
-        super().__init__(n_in, n_out, bias=False)
+    def __init__(self, n_in: int, n_out: int, bias: bool = False):
+        super().__init__(n_in, n_out, bias=bias)
+        self.biased = bias
 
     def reset_parameters(self) -> None:
         """Draw the matrix."""
         nn.init.normal_(self.weight, std=SPREAD)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         """`(..., n_in)` to `(..., n_out)`."""
-        made = products.linear(input, self.weight)
-        return made if self.bias is None else made + self.bias  # somebody has given it one
+        return affine(input, self.weight, self.bias)
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`W x + b` of every token, or `W x`."""
+    made = products.linear(x, weight)
+    return made if bias is None else made + bias
 
 
 def matrix(module: nn.Module) -> Tensor:
     """The matrix of a linear map, for products that the map itself does not make.
+
+    Who asks for it heeds the bias that the map was built with.
 
     Raises:
         InputError: something stands in for the map (an adapter, a hook) whose products are others.
@@ -56,7 +66,7 @@ def matrix(module: nn.Module) -> Tensor:
             "its matrix are made beside it: merge the adapter into the matrix and remove the "
             "hooks, or use torch.nn.utils.parametrize"
         )
-    if module.bias is not None:
+    if module.bias is not None and not module.biased:
         raise InputError(
             "a projection has a bias, but products with its matrix alone are made beside it: "
             "remove the bias"
@@ -90,18 +100,24 @@ class Mobility(Linear):
 
 
 class MLP(nn.Module):
-    """GELU perceptron, `width` inside, no bias: the oracle without interaction."""
+    """GELU perceptron, `width` inside: the oracle without interaction."""
 
-    def __init__(self, n_embd: int, width: int):
+    def __init__(self, n_embd: int, width: int, kind: str = "gelu", *, bias: bool = False):
         super().__init__()
-        self.expand = Linear(n_embd, width)
-        self.contract = Linear(width, n_embd)
+        self.kind = kind
+        self.expand = Linear(n_embd, width, bias)
+        self.contract = Linear(width, n_embd, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., d)` to `(..., d)`."""
         wide = self.expand(x)
         # GELU is made again in the backward pass: kept, it is a quarter of a layer's memory.
-        return _remade(self.contract, F.gelu, wide)
+        return _remade(self.contract, F.gelu if self.kind == "gelu" else _tanh_gelu, wide)
+
+
+def _tanh_gelu(x: Tensor) -> Tensor:
+    """The approximation that GPT-2 was trained with."""
+    return F.gelu(x, approximate="tanh")
 
 
 def _remade(
@@ -147,11 +163,12 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(-3, -2).flatten(-2)
 
 
-Domain = Literal["positive", "unit", "real"]
+Domain = Literal["positive", "unit", "signed", "real"]
 
 
 class LearnedScalar(nn.Module):
-    """A learned number in its domain: "positive" by softplus, "unit" by sigmoid, "real" free.
+    """A learned number in its domain: "positive" by softplus, "unit" by sigmoid, "signed"
+    (below 1 either way) by tanh, "real" free.
 
     They form an optimizer group of their own (`sympformer.train.optimizer`): no weight decay,
     not clipped, a larger learning rate. The parameter has one element, not none: sharded training
@@ -171,6 +188,7 @@ class LearnedScalar(nn.Module):
         raw = {
             "positive": lambda: math.log(math.expm1(x)),
             "unit": lambda: math.log(x / (1 - x)),
+            "signed": lambda: math.atanh(x),
             "real": lambda: x,
         }[self.domain]()
         nn.init.constant_(self.raw, raw)
@@ -188,6 +206,8 @@ def value(raw: Tensor, domain: Domain) -> Tensor:
     """Numbers in the domain, from any real ones."""
     if domain == "positive":
         return F.softplus(raw)
+    if domain == "signed":
+        return raw.tanh()
     return raw.sigmoid() if domain == "unit" else raw
 
 

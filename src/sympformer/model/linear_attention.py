@@ -1,6 +1,6 @@
 """Multi-head linear attention with its projections: an oracle of a language model."""
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,22 +11,37 @@ from sympformer.attention.past import Past
 from sympformer.dynamics.trial import Calls
 from sympformer.errors import InputError
 from sympformer.model.extras import NONE, Extras, Features, Outputs, extra_maps
-from sympformer.model.layers import Linear, Mobility, matrix, merge_heads, split_heads
-from sympformer.model.oracle import AttentionOracle, Cost, OracleField, Reads
+from sympformer.model.layers import Linear, Mobility, affine, matrix, merge_heads, split_heads
+from sympformer.model.oracle import (
+    ATTENDING,
+    EVERY,
+    MOVING,
+    AttentionOracle,
+    Cost,
+    OracleField,
+    Reads,
+)
 from sympformer.products import linear
 
 RIDGE = 0.1
 
 
-class Maps(NamedTuple):
-    """The matrices of one layer, `(d, d)` each, heads stacked in rows; None is the identity."""
+class Map(NamedTuple):
+    """`W x + b`, `W` `(d, d)` with heads stacked in rows."""
 
-    query: Tensor
-    key: Tensor
-    value: Tensor | None = None
-    out: Tensor | None = None
-    mobility: Tensor | None = None
-    potential: Tensor | None = None
+    weight: Tensor
+    bias: Tensor | None = None
+
+
+class Maps(NamedTuple):
+    """The maps of one layer; None is the identity."""
+
+    query: Map
+    key: Map
+    value: Map | None = None
+    out: Map | None = None
+    mobility: Map | None = None
+    potential: Map | None = None
 
 
 class LinearOracle(AttentionOracle):
@@ -42,6 +57,8 @@ class LinearOracle(AttentionOracle):
         extras: what queries, keys and outputs are made of.
     """
 
+    answers: ClassVar[frozenset[Reads]] = EVERY
+
     def __init__(
         self,
         d: int,
@@ -54,7 +71,7 @@ class LinearOracle(AttentionOracle):
         extras: Extras = NONE,
     ):
         super().__init__(d, n_head, reads=reads, causality=causality, heads=heads)
-        values = reads in ("attention", "connection")
+        values = reads in ATTENDING
         self.d, self.features = d, Features.of(d, self.n_head, extras, values=values)
         self.outputs = Outputs.of(d, self.n_head, extras)
         self.ridge = ridge
@@ -76,6 +93,10 @@ class LinearOracle(AttentionOracle):
         made = [maps.query, maps.key, maps.value][: self.features.count]
         return torch.cat([_apply(m, x) for m in made], dim=-1)
 
+    def drive(self, x: Tensor, maps: Maps) -> Tensor:
+        """`V x`, the part of the force that no momentum makes."""
+        return _apply(maps.potential, x)
+
     def forward(self, x: Tensor, past: Past) -> "LinearAttentionField":
         """The field at positions `x` `(B, T, d)`."""
         return LinearAttentionField(self, x, past)
@@ -83,14 +104,17 @@ class LinearOracle(AttentionOracle):
     def cost(self, calls: Calls) -> Cost:
         """Maps as they are; states: 1 to extend one, 1 to read it (docs/linear.md)."""
         maps, extra = self.maps(), extra_maps(self, self.d)
-        if self.reads in ("momentum", "drift"):
+        if self.reads in MOVING:
+            attends = self.reads == "both"
             each = (
                 (2 + extra, calls.fields),  # q, k
                 (maps.mobility is not None, calls.momenta + calls.velocities),
-                (2, calls.forces),  # V x, W_Qᵀ
+                (2 + (attends and maps.potential is None), calls.forces),  # V x, W_Qᵀ
+                (1 + (maps.out is not None) + extra, attends),  # v, O
             )
             made = sum(n * times for n, times in each)
-            return Cost(made, states=calls.momenta + calls.velocities + calls.forces)
+            states = calls.momenta + calls.velocities + calls.forces + 2 * attends
+            return Cost(made, states=states)
         connected = self.reads == "connection"
         plain = 3 + (maps.out is not None) + extra  # q, k, v, O
         return Cost(plain + 2 * connected, states=2 + 8 * connected)
@@ -109,24 +133,34 @@ class LinearAttention(LinearOracle):
         heads: Literal["independent", "averaged"] = "independent",
         ridge: float = RIDGE,
         extras: Extras = NONE,
+        bias: bool = False,
     ):
         super().__init__(
             d, n_head, reads=reads, causality=causality, heads=heads, ridge=ridge, extras=extras
         )
-        if reads in ("momentum", "drift"):
-            self.qk, self.mobility = Linear(d, 2 * d), Mobility(d)
-            self.potential = Linear(d, d) if reads == "momentum" else None
+        if reads in ATTENDING:
+            self.qkv, self.out = Linear(d, 3 * d, bias), Linear(d, d, bias)
         else:
-            self.qkv, self.out = Linear(d, 3 * d), Linear(d, d)
+            self.qk = Linear(d, 2 * d, bias)
+            self.potential = Linear(d, d, bias) if reads == "momentum" else None
+        if reads in MOVING:
+            self.mobility = Mobility(d)
 
     def maps(self) -> Maps:
         """The learned projections."""
-        if self.reads in ("momentum", "drift"):
-            query, key = matrix(self.qk).chunk(2)
-            potential = None if self.potential is None else matrix(self.potential)
-            return Maps(query, key, mobility=matrix(self.mobility), potential=potential)
-        query, key, value = matrix(self.qkv).chunk(3)
-        return Maps(query, key, value=value, out=matrix(self.out))
+        mobility = _map(self.mobility) if self.reads in MOVING else None
+        if self.reads in ATTENDING:
+            query, key, value = _side_by_side(self.qkv, 3)
+            return Maps(query, key, value, _map(self.out), mobility)
+        query, key = _side_by_side(self.qk, 2)
+        potential = None if self.potential is None else _map(self.potential)
+        return Maps(query, key, mobility=mobility, potential=potential)
+
+    def drive(self, x: Tensor, maps: Maps) -> Tensor:
+        """`V x`; beside an attention, V is that of its values, `Σ_h O_h W_V^h`."""
+        if self.reads != "both":
+            return super().drive(x, maps)
+        return _apply(maps.out, _apply(maps.value, x))
 
 
 class LinearAttentionField(OracleField):
@@ -136,7 +170,7 @@ class LinearAttentionField(OracleField):
         self.module, self.maps, self.x, self.past = module, module.maps(), x, past
         self.featured = None
         if module.features is None:
-            made = linear(x, self.maps.query), linear(x, self.maps.key)
+            made = _apply(self.maps.query, x), _apply(self.maps.key, x)
             q, k = (split_heads(part, module.n_head) for part in made)
         else:
             self.featured = module.features(module.project(x, self.maps), past)
@@ -162,12 +196,13 @@ class LinearAttentionField(OracleField):
     def force(self, y: Tensor) -> Tensor:
         """`V x_i - Σ_h W_Q^hᵀ S_i^h π_i^h / n_i`, maths.md (L)."""
         repulsion = merge_heads(self.field.repulsion(self._momentum(y)))
-        return _apply(self.maps.potential, self.x) - _pull_back(self.maps.query, repulsion)
+        drive = self.module.drive(self.x, self.maps)
+        return drive - _pull_back(self.maps.query, repulsion)
 
     def connection(self, u: Tensor) -> Tensor:
         """`C(u)` of the metric whose kernel is that of the keys; each head moves its own slice."""
         m, key = self.module, self.maps.key
-        ku = linear(u, key)
+        ku = linear(u, key.weight)
         if self.featured is None:
             ku = split_heads(ku, m.n_head)
         else:
@@ -195,11 +230,21 @@ class LinearAttentionField(OracleField):
         return self._pi
 
 
-def _apply(matrix: Tensor | None, x: Tensor) -> Tensor:
-    """`W x` of every token."""
-    return x if matrix is None else linear(x, matrix)
+def _map(module: Linear) -> Map:
+    return Map(matrix(module), module.bias)
 
 
-def _pull_back(matrix: Tensor | None, x: Tensor) -> Tensor:
+def _side_by_side(module: Linear, count: int) -> list[Map]:
+    """The maps that one module makes side by side."""
+    biases = [None] * count if module.bias is None else module.bias.chunk(count)
+    return list(map(Map, matrix(module).chunk(count), biases))
+
+
+def _apply(m: Map | None, x: Tensor) -> Tensor:
+    """`W x + b` of every token."""
+    return x if m is None else affine(x, m.weight, m.bias)
+
+
+def _pull_back(m: Map | None, x: Tensor) -> Tensor:
     """`Wᵀ x` of every token."""
-    return x if matrix is None else linear(x, matrix.mT)
+    return x if m is None else linear(x, m.weight.mT)

@@ -13,9 +13,14 @@ from sympformer.attention.past import Past
 from sympformer.dynamics.trial import Calls
 from sympformer.errors import InputError, lookup
 
-Reads = Literal["attention", "connection", "momentum", "drift"]
+Reads = Literal["attention", "connection", "momentum", "drift", "both"]
 """What an oracle is built to be read for: attention; attention and the connection of its metric;
-velocity and force of a momentum; the velocity alone."""
+velocity and force of a momentum; the velocity alone; both attention and a momentum's two."""
+EVERY: frozenset[Reads] = frozenset(get_args(Reads))
+MOVING = ("momentum", "drift", "both")
+"""Where there is a velocity of a momentum."""
+ATTENDING = ("attention", "connection", "both")
+"""Where there is attention."""
 
 
 class Cost(NamedTuple):
@@ -37,7 +42,7 @@ class AttentionOracle(nn.Module):
 
     A kind of attention of your own is a class below this one. The keyword arguments of its
     constructor, `reads` and `causality` apart, are its options: `ModelConfig` takes them by name,
-    and refuses what the constructor refuses.
+    and refuses what the constructor refuses. If it can have biases, it has an argument `bias`.
 
     Args:
         d: model dimension, a multiple of `n_head`.
@@ -94,6 +99,14 @@ class OracleField:
     An oracle need only have the parts that it says it can be read for.
     """
 
+    _attended: Tensor | None = None
+
+    def attended(self) -> Tensor:
+        """`attention`, made once however often it is asked for."""
+        if self._attended is None:
+            self._attended = self.attention()
+        return self._attended
+
     def attention(self) -> Tensor:
         """The acceleration at rest, in velocity form."""
         raise NotImplementedError
@@ -104,7 +117,7 @@ class OracleField:
 
     def proposal(self, p: Tensor, beta: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
         """`W = β p + γ Att` and `C(W)`."""
-        w = beta * p + gamma * self.attention()
+        w = beta * p + gamma * self.attended()
         return w, self.connection(w)
 
     def velocity(self, p: Tensor, /) -> Tensor:
@@ -167,5 +180,5 @@ def _arguments(oracle: type[AttentionOracle]) -> dict[str, Option]:
     return {
         name: Option(kinds.get(name, Any), parameter.default)
         for name, parameter in signature(oracle).parameters.items()
-        if parameter.kind is Parameter.KEYWORD_ONLY and name not in ("reads", "causality")
+        if parameter.kind is Parameter.KEYWORD_ONLY and name not in ("reads", "causality", "bias")
     }

@@ -1,7 +1,7 @@
 """Multi-head softmax attention with its projections: an oracle of a language model."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,15 @@ from sympformer.model.layers import (
     merge_heads,
     split_heads,
 )
-from sympformer.model.oracle import AttentionOracle, Cost, OracleField, Reads
+from sympformer.model.oracle import (
+    ATTENDING,
+    EVERY,
+    MOVING,
+    AttentionOracle,
+    Cost,
+    OracleField,
+    Reads,
+)
 from sympformer.model.proposal import Proposal
 from sympformer.products import linear
 
@@ -38,7 +46,11 @@ class SoftmaxAttention(AttentionOracle):
         normalizer: z averages over the visible tokens, or over the sequence length (as published).
         extras: what queries, keys and outputs are made of. Scores of unit vectors have a learned
             scale. In momentum form outputs are no averages, and have no norm or gate.
+        bias: whether its projections have biases; that of the outputs is a constant force, which
+            no metric turns.
     """
+
+    answers: ClassVar[frozenset[Reads]] = EVERY
 
     def __init__(
         self,
@@ -50,19 +62,20 @@ class SoftmaxAttention(AttentionOracle):
         heads: Literal["independent", "averaged"] = "independent",
         normalizer: Normalizer = "prefix",
         extras: Extras = NONE,
+        bias: bool = False,
     ):
         super().__init__(d, n_head, reads=reads, causality=causality, heads=heads)
         self.normalizer: Normalizer = normalizer
         require_mobility(normalizer, reads)
         if reads == "drift":
-            self.qk = Linear(d, 2 * d)
+            self.qk = Linear(d, 2 * d, bias)
         else:
-            self.qkv, self.out = Linear(d, 3 * d), Linear(d, d)
-        momentum = reads in ("momentum", "drift")
-        if momentum:
+            self.qkv, self.out = Linear(d, 3 * d, bias), Linear(d, d, bias)
+        if reads in MOVING:
             self.mobility = Mobility(d)
             extras.require_plain_outputs("the momentum form of softmax attention")
-        self.d, self.features = d, Features.of(d, self.n_head, extras, values=not momentum)
+        values = reads in ATTENDING
+        self.d, self.features = d, Features.of(d, self.n_head, extras, values=values)
         self.outputs = Outputs.of(d, self.n_head, extras)
         unit = extras.keys == "unit"
         self.sharpness = LearnedScalar(math.sqrt(d / self.n_head), "positive") if unit else None
@@ -93,8 +106,8 @@ class SoftmaxAttention(AttentionOracle):
         pairs, extra = pairs_of_softmax(self.reads, calls), extra_maps(self, self.d)
         if self.reads == "drift":
             return Cost((2 + extra) * calls.fields + calls.momenta + calls.velocities, pairs)
-        if self.reads == "momentum":
-            made = calls.momenta + calls.velocities + calls.forces
+        if self.reads in MOVING:
+            made = calls.momenta + calls.velocities + calls.forces + (self.reads == "both")
             return Cost((3 + extra) * calls.fields + made, pairs)
         if self.reads == "attention":
             return Cost(4 + extra, pairs)
@@ -103,14 +116,16 @@ class SoftmaxAttention(AttentionOracle):
 
 def pairs_of_softmax(reads: Reads, calls: Calls) -> int:
     """Products over the visible pairs: scores, an average a field, another one a force."""
-    if reads in ("momentum", "drift"):
+    if reads == "both":
+        return calls.fields + max(1, min(calls.fields, calls.forces)) + calls.forces
+    if reads in MOVING:
         return calls.fields + min(calls.fields, calls.forces) + calls.forces
     return 5 if reads == "connection" else 2
 
 
 def require_mobility(normalizer: Normalizer, reads: Reads) -> None:
     """Refuse a normaliser of `z` where `z` is not used."""
-    if normalizer != "prefix" and reads not in ("momentum", "drift"):
+    if normalizer != "prefix" and reads not in MOVING:
         raise InputError(
             f"normalizer = {normalizer!r} needs form 'momentum', and would have no effect without "
             "it: remove it or change the form"
@@ -155,7 +170,8 @@ class SoftmaxAttentionField(OracleField):
     def proposal(self, p: Tensor, beta: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
         """`W = β p + γ Att` and `C(W)`, in one sweep where that can be."""
         m, field = self.module, self.field
-        if self.featured is not None or m.outputs is not None or not field.sweeps:
+        plain = self.featured is None and m.outputs is None and m.out.bias is None
+        if not (plain and field.sweeps):
             return super().proposal(p, beta, gamma)
 
         query, key, _ = matrix(m.qkv).chunk(3)
@@ -167,7 +183,9 @@ class SoftmaxAttentionField(OracleField):
         return w, self._project(w, c, pull)
 
     def _project(self, u: Tensor, c: Tensor, pull: Tensor) -> Tensor:
-        return torch.addcmul(self.module.out(merge_heads(pull)), c.mean(-3), u)
+        out, pull = self.module.out, merge_heads(pull)
+        pulled = out(pull) if out.bias is None else linear(pull, matrix(out))
+        return torch.addcmul(pulled, c.mean(-3), u)
 
     def _momentum(self, p: Tensor) -> Tensor:
         """`U p` by heads; made once, so that velocity and force of one `p` share a sweep."""

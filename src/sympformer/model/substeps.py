@@ -41,25 +41,53 @@ class SumField(OracleField):
 class ResidualAttention(nn.Module):
     """`x' = x + Att(LN(x))`, the gradient flow."""
 
-    def __init__(self, d: int, oracle: AttentionOracle | Sum):
+    def __init__(self, d: int, oracle: AttentionOracle | Sum, *, bias: bool = False):
         super().__init__()
-        self.norm, self.oracle = LayerNorm(d), oracle
+        self.norm, self.oracle = LayerNorm(d, bias), oracle
 
     def forward(self, s: Stream, past: Past) -> Stream:
         """Step the stream."""
         return s._replace(x=s.x + self.oracle(self.norm(s.x), past).attention())
 
 
+def look_ahead(start: float, *, gradual: bool) -> LearnedScalar:
+    """How far to look along a velocity, `μ`: from `start`, or from 0 where all starts residual."""
+    return LearnedScalar(0.0, "signed") if gradual else LearnedScalar(start, "unit")
+
+
+def share_of(gradual: bool) -> LearnedScalar | None:
+    """The share `κ` of the accelerated step, from 0; None where a step is that alone."""
+    return LearnedScalar(0.0, "signed") if gradual else None
+
+
+def shared(kappa: LearnedScalar | None, step: Tensor, residual: Callable[[], Tensor]) -> Tensor:
+    """`(1 - κ) O + κ step`: with `κ = 0` the residual step, with 1 the accelerated one."""
+    if kappa is None:
+        return step
+    o = residual()
+    return advance(o, kappa(), step - o)
+
+
 class Nesterov(nn.Module):
     """The learned parts of `v' = LN_v(β v + γ O(LN(x + μ v)))`, `x' = x + ν v'`.
 
-    `ν` is learned in the triple momentum method and 1 elsewhere; without look-ahead `μ = 0`.
+    `ν` is learned in the triple momentum method and 1 elsewhere; without look-ahead `μ = 0`. A
+    gradual one moves by `(1 - κ) O + κ ν v'`.
     """
 
-    def __init__(self, d: int, *, lookahead: bool = True, triple: bool = False):
+    def __init__(
+        self,
+        d: int,
+        *,
+        lookahead: bool = True,
+        triple: bool = False,
+        gradual: bool = False,
+        bias: bool = False,
+    ):
         super().__init__()
-        self.norm_x, self.norm_v = LayerNorm(d), LayerNorm(d)
-        self.mu = LearnedScalar(0.9, "unit") if lookahead else None
+        self.norm_x, self.norm_v = LayerNorm(d, bias), LayerNorm(d, bias)
+        self.mu = look_ahead(0.9, gradual=gradual) if lookahead else None
+        self.kappa = share_of(gradual)
         self.beta, self.gamma = LearnedScalar(0.9, "unit"), LearnedScalar(1.0, "positive")
         self.nu = LearnedScalar(1.0, "positive") if triple else None
 
@@ -71,8 +99,10 @@ class Nesterov(nn.Module):
         """`W = β v + γ O`."""
         return advance(self.beta() * v, self.gamma(), oracle)
 
-    def move(self, x: Tensor, v: Tensor) -> Tensor:
-        """`x + ν v`."""
+    def move(self, x: Tensor, v: Tensor, oracle: Callable[[], Tensor]) -> Tensor:
+        """`x + ν v`, or what a gradual step makes of it."""
+        if self.kappa is not None:
+            return x + shared(self.kappa, v if self.nu is None else self.nu() * v, oracle)
         return x + v if self.nu is None else advance(x, self.nu(), v)
 
 
@@ -91,8 +121,10 @@ class VelocityAttention(Nesterov):
         connection: Literal["none", "incoming", "proposal"] = "none",
         lookahead: bool = True,
         triple: bool = False,
+        gradual: bool = False,
+        bias: bool = False,
     ):
-        super().__init__(d, lookahead=lookahead, triple=triple)
+        super().__init__(d, lookahead=lookahead, triple=triple, gradual=gradual, bias=bias)
         self.oracle, self.connection = oracle, connection
 
     def forward(self, s: Stream, past: Past) -> Stream:
@@ -100,12 +132,14 @@ class VelocityAttention(Nesterov):
         field = self.oracle(self.look(s.x, s.p), past)
         if self.connection == "proposal":
             w, c = field.proposal(s.p, self.beta(), self.gamma())
-            return s._replace(x=s.x + self.norm_v(torch.sub(w, c, alpha=0.5)), p=self.norm_v(w - c))
+            step = self.norm_v(torch.sub(w, c, alpha=0.5))
+            step = shared(self.kappa, step, field.attended)
+            return s._replace(x=s.x + step, p=self.norm_v(w - c))
         # The connection first: attention then comes out of the same pass over the scores.
         c = field.connection(s.p) if self.connection == "incoming" else None
-        w = self.propose(s.p, field.attention())
+        w = self.propose(s.p, field.attended())
         u = self.norm_v(w if c is None else w - c)
-        return s._replace(x=self.move(s.x, u), p=u)
+        return s._replace(x=self.move(s.x, u, field.attended), p=u)
 
 
 class MomentumAttention(nn.Module):
@@ -125,6 +159,8 @@ class MomentumAttention(nn.Module):
         kicks: whether to move the momentum; no position depends on the last kick of a scheme whose
             drift comes first.
         hands_on: whether a layer follows that reads the momentum; it is normalised for that.
+        gradual: move x by `(1 - κ) Att + κ (what the scheme does)`, the share κ learned from 0.
+        bias: whether its norms have one.
     """
 
     def __init__(
@@ -138,11 +174,14 @@ class MomentumAttention(nn.Module):
         lookahead: bool = True,
         kicks: bool = True,
         hands_on: bool = True,
+        gradual: bool = False,
+        bias: bool = False,
     ):
         super().__init__()
-        self.norm_x, self.oracle = LayerNorm(d), oracle
-        self.norm_p = LayerNorm(d) if hands_on else None
-        self.mu = LearnedScalar(0.05, "unit") if lookahead else None
+        self.norm_x, self.oracle = LayerNorm(d, bias), oracle
+        self.norm_p = LayerNorm(d, bias) if hands_on else None
+        self.mu = look_ahead(0.05, gradual=gradual) if lookahead else None
+        self.kappa = share_of(gradual)
         self.scheme, self.damping, self.kicks = scheme, damping, kicks
         blank = scheme(UNDAMPED)
         self.evaluations, self.copies_state = blank.evaluations, blank.copies_state
@@ -171,15 +210,20 @@ class MomentumAttention(nn.Module):
             h, rate = (tempo.h_x, tempo.h_p), Known(tempo.first if fresh else tempo.later)
         scheme = self.scheme(rate, **{name: scalar() for name, scalar in self.constants.items()})
 
+        asked: list[OracleField] = []  # first at x itself, whatever the scheme
+
         def oracle(x: Tensor):
             at = self.norm_x(x if self.mu is None else advance(x, self.mu(), s.p))
             field = self.oracle(at, pasts.pop(0))
+            asked.append(field)
             return field if self.kicks else Coasting(field)
 
         state = State(s.x, s.p)
         memory = scheme.init(state) if fresh else s.memory
         (x, p), memory = scheme.step(oracle, state, h, s.t, memory)
         p = p if self.norm_p is None else self.norm_p(p)
+        if self.kappa is not None:
+            x = s.x + shared(self.kappa, x - s.x, asked[0].attended)
         return s._replace(x=x, p=p, t=s.t if tempo is None else tempo.end, memory=memory)
 
 
@@ -207,10 +251,18 @@ class ResidualMLP(nn.Module):
     That is how far it moved the tokens, over its step.
     """
 
-    def __init__(self, d: int, mlp: MLP, *, lookahead: bool = False):
+    def __init__(
+        self,
+        d: int,
+        mlp: MLP,
+        *,
+        lookahead: bool = False,
+        gradual: bool = False,
+        bias: bool = False,
+    ):
         super().__init__()
-        self.norm, self.oracle = LayerNorm(d), mlp
-        self.mu = LearnedScalar(0.05, "unit") if lookahead else None
+        self.norm, self.oracle = LayerNorm(d, bias), mlp
+        self.mu = look_ahead(0.05, gradual=gradual) if lookahead else None
 
     def forward(self, s: Stream, moved: Tensor | None = None, h: Tensor | None = None) -> Stream:
         """Step the stream, which attention `moved` in a step `h` (None is 1)."""
@@ -231,12 +283,15 @@ class NesterovMLP(Nesterov):
         stream: Literal["p", "v"] = "p",
         lookahead: bool = True,
         triple: bool = False,
+        gradual: bool = False,
+        bias: bool = False,
     ):
-        super().__init__(d, lookahead=lookahead, triple=triple)
+        super().__init__(d, lookahead=lookahead, triple=triple, gradual=gradual, bias=bias)
         self.oracle, self.stream = mlp, stream
 
     def forward(self, s: Stream) -> Stream:
         """Step the stream."""
         v = getattr(s, self.stream)
-        v = self.norm_v(self.propose(v, self.oracle(self.look(s.x, v))))
-        return s._replace(x=self.move(s.x, v), **{self.stream: v})
+        oracle = self.oracle(self.look(s.x, v))
+        v = self.norm_v(self.propose(v, oracle))
+        return s._replace(x=self.move(s.x, v, lambda: oracle), **{self.stream: v})

@@ -3,6 +3,8 @@
 One head; all that the theory wants symmetric or definite is so by its parameters.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -12,8 +14,8 @@ from sympformer.attention.softmax import Normalizer, SoftmaxField
 from sympformer.dynamics.trial import Calls
 from sympformer.errors import InputError
 from sympformer.model.layers import SPREAD
-from sympformer.model.linear_attention import RIDGE, LinearOracle, Maps
-from sympformer.model.oracle import AttentionOracle, Cost, OracleField, Reads
+from sympformer.model.linear_attention import RIDGE, LinearOracle, Map, Maps
+from sympformer.model.oracle import EVERY, MOVING, AttentionOracle, Cost, OracleField, Reads
 from sympformer.model.softmax_attention import pairs_of_softmax, require_mobility
 
 
@@ -70,6 +72,8 @@ class TiedSoftmaxAttention(AttentionOracle):
     `A` is symmetric, `B = L Lᵀ` positive definite, from the identity.
     """
 
+    answers: ClassVar[frozenset[Reads]] = EVERY
+
     def __init__(
         self,
         d: int,
@@ -96,8 +100,9 @@ class TiedSoftmaxAttention(AttentionOracle):
     def cost(self, calls: Calls) -> Cost:
         """Maps: A x; Lᵀp, L; B is two, and the solve with L half of one."""
         pairs = pairs_of_softmax(self.reads, calls)
-        if self.reads in ("momentum", "drift"):
-            return Cost(calls.fields + calls.momenta + calls.velocities, pairs)
+        if self.reads in MOVING:
+            attended = 2 * (self.reads == "both")
+            return Cost(calls.fields + calls.momenta + calls.velocities + attended, pairs)
         return Cost(6.5 if self.reads == "connection" else 3, pairs)
 
 
@@ -175,5 +180,6 @@ class TiedLinearAttention(LinearOracle):
 
     def maps(self) -> Maps:
         """Queries and keys are `Lᵀx`, values and forces `V x`."""
-        transposed, V = self.factor().mT, None if self.energy is None else self.energy()
+        transposed = Map(self.factor().mT)
+        V = None if self.energy is None else Map(self.energy())
         return Maps(query=transposed, key=transposed, value=V, potential=V)

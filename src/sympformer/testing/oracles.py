@@ -13,7 +13,7 @@ from sympformer.attention.past import NoPast, Past
 from sympformer.dynamics.trial import Calls
 from sympformer.errors import InputError, one_line, shown
 from sympformer.model.cache import Cache, Recorder
-from sympformer.model.oracle import AttentionOracle, Cost, Reads, require_readings
+from sympformer.model.oracle import MOVING, AttentionOracle, Cost, Reads, require_readings
 from sympformer.testing.reported import reported
 
 TOKENS, D = 9, 8
@@ -86,8 +86,9 @@ def _results(oracle: AttentionOracle, xp: Tensor, reads: Reads, past: Past) -> d
     field = oracle(x, past)
     if reads == "drift":
         return {"velocity": field.velocity(p)}
-    if reads == "momentum":
-        return {"force": field.force(p), "velocity": field.velocity(p)}
+    if reads in ("momentum", "both"):
+        read = {"force": field.force(p), "velocity": field.velocity(p)}
+        return read if reads == "momentum" else {**read, "attention": field.attention()}
     if reads == "connection":
         return {"connection": field.connection(p), "attention": field.attention()}
     return {"attention": field.attention()}
@@ -119,8 +120,8 @@ def _check_initialisation(
 
 
 def _check_cost(made: AttentionOracle, reads: Reads, what: str) -> None:
-    momenta = reads in ("momentum", "drift")
-    calls = Calls(1, int(momenta), int(reads == "momentum"), int(momenta))
+    momenta = reads in MOVING
+    calls = Calls(1, int(momenta), int(momenta and reads != "drift"), int(momenta))
     cost, refusal = None, ""
     try:
         cost = made.cost(calls)

@@ -136,6 +136,9 @@ class TrainConfig:
     """Write a state while the next updates are made, from a copy in memory."""
     eval_blocks: int = 256
     """Validation blocks (of a task: sequences) of an evaluation, the same ones every time."""
+    start_from: str | None = None
+    """Trained model (run folder, .safetensors in it, model folder) whose weights are those at the
+    start, with a new optimizer; the model is its own, or a gradual one of the same function."""
     seed: int = 0
     """Seed of the initial weights."""
     data_seed: int = 0

@@ -32,6 +32,7 @@ from sympformer.train.progress import Progress
 from sympformer.train.saver import Saver
 from sympformer.train.sizes import require_memory
 from sympformer.train.spread import Sharded
+from sympformer.train.start import start_from
 from sympformer.train.width import scale_initial
 
 FAR = 1.0
@@ -165,6 +166,9 @@ class Run:
         self.model: LanguageModel | CustomModel = build(config.model).to(device)
         if config.train.base_width is not None:
             scale_initial(self.model, config.train.base_width)
+        self.started_from: dict[str, Any] | None = None
+        if config.train.start_from is not None and folder.newest() is None:
+            self.started_from = start_from(config.train.start_from, self.model, self.data.tokenizer)
         self.engine = Engine(self.model, self.data.loader(ranks), config.train, ranks)
         self.best_loss, self.best_step = float("inf"), 0
         self.first_loss: float | None = None
@@ -213,6 +217,7 @@ class Run:
         self.saver.saved_step = state["step"]
         self.best_loss, self.best_step = state["best_loss"] or float("inf"), state["best_step"]
         self.first_loss, self.changes = state["first_loss"], state["changes"]
+        self.started_from = state.get("started_from")  # earlier states do not say
         if state["evaluation"] is not None:
             self.evaluation = Evaluation(**state["evaluation"])
             self.evaluated_step = state["evaluated_step"]
@@ -233,6 +238,7 @@ class Run:
             "evaluation": self.evaluation and asdict(self.evaluation),
             "evaluated_step": self.evaluated_step,
             "changes": self.changes,
+            "started_from": self.started_from,
             "corpus": self.data.digest,
             "tokenizer": self.data.tokenizer and self.data.tokenizer.digest,
         }
@@ -317,6 +323,7 @@ class Run:
             "ceiling": self.evaluation.ceiling,
             "tests": self._tests(),
             "learning_rate": self.began_at,
+            "started_from": self.started_from,
             "skipped": engine.finite.skipped,
             "seconds": engine.seconds,
             "processes": self.ranks.size,

@@ -1,25 +1,54 @@
-"""Where runs are found: a folder, a folder of folders, one file of weights."""
+"""Where trained models are found: in run folders, in one file of weights, in model folders."""
 
 import os
 from pathlib import Path
 
 from sympformer.errors import InputError
-from sympformer.model import CustomModel, LanguageModel
+from sympformer.model import CustomModel, LanguageModel, ModelConfig
+from sympformer.model.build import matched
+from sympformer.pretrained import ModelFolder, is_model_folder
 from sympformer.train.contents import model_in
 from sympformer.train.folder import CONFIG, RunFolder
 from sympformer.train.shards import read_state
 
 
 def load_model(path: str | os.PathLike[str]) -> LanguageModel | CustomModel:
-    """The trained model of a run folder, or of one `.safetensors` of it alone, on the CPU.
+    """The trained model of a run folder, of one `.safetensors` of it alone, or of a `ModelFolder`.
+
+    It is on the CPU.
 
     Raises:
-        InputError: no run there, or files that are damaged or of another run.
+        InputError: no model there, or files that are damaged or of another run.
     """
     path = Path(path)
     if path.is_file():
         return model_in(path, *read_state(path, prefix="model/"))
-    return RunFolder(path).model()
+    return trained(path).model()
+
+
+def trained(path: str | os.PathLike[str]) -> RunFolder | ModelFolder:
+    """Whatever holds a trained model and its tokenizer: a run (see `run_of`), or a model folder.
+
+    Raises:
+        InputError: as `run_of`.
+    """
+    path = Path(path)
+    if is_model_folder(path) and not RunFolder(path).exists:
+        return ModelFolder(path)
+    return run_of(path)
+
+
+def described(path: str | os.PathLike[str]) -> tuple[str, ModelConfig]:
+    """The preset and the config of a trained model, which is not loaded.
+
+    Raises:
+        InputError: there is none.
+    """
+    held = trained(path)
+    if isinstance(held, ModelFolder):
+        return held.preset, held.model_config()
+    config = held.config()
+    return config.preset, matched(config.model)
 
 
 def run_of(path: str | os.PathLike[str]) -> RunFolder:

@@ -20,7 +20,11 @@ DEEPER = 1000
 
 _FLOAT, _INT = 4, 8
 _STATES = {"adamw": 4, "muon": 3}  # of a parameter: itself, its gradient, its moments, at least
-_KEPT = {"gelu": 8, "none": 4}  # activations of width n_embd that a layer keeps, at least
+_KEPT = {
+    "gelu": 8,
+    "gelu-tanh": 8,
+    "none": 4,
+}  # activations of width n_embd that a layer keeps, at least
 _LAYER = 20_000  # bytes of Python objects, measured: 34 to 53 kB a layer
 
 
