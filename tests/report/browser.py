@@ -9,10 +9,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"),
-    *("--disable-dev-shm-usage", "--disable-background-networking", "--force-device-scale-factor=1"),
+    *(
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--force-device-scale-factor=1",
+    ),
 )
 
 
@@ -31,9 +37,7 @@ class Browser:
 
         command = [CHROMIUM, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}"]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen(
-            command, preexec_fn=give_pipes, close_fds=False, **quiet
-        )
+        self._process = subprocess.Popen(command, preexec_fn=give_pipes, close_fds=False, **quiet)
         os.close(to_read)
         os.close(to_write)
         self._count, self._rest, self._session = 0, b"", None

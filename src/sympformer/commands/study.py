@@ -211,6 +211,9 @@ class Report:
         from sympformer.report.runs import see
 
         runs = see(self.folders)
+        if self.sentence:  # of words that no model knows, there is nothing to see
+            for run in runs.runs:
+                run.folder.tokenizer().encode(self.sentence)
         sentence = self.sentence or _validation_text(runs.runs[0].config.data)
         write_page(runs, path, baseline=self.baseline, sentence=sentence)
         print(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
