@@ -94,3 +94,18 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
         figures.save(draw(), tmp_path / "file", "loss")
+
+
+def test_lines_are_named_at_their_ends_and_slopes_are_those_that_are_said():
+    with figures.style():
+        axes = Figure(layout="constrained").subplots()
+        axes.loglog([1, 10], [1, 0.1])
+        figures.slope_guide(axes, (2.0, 8.0), 0.5, -2, "order 2")
+        axes.set_ylim(0.01, 10)
+        figures.label_lines(axes, [("one", 10, 0.1, "C0"), ("other", 10, 0.1, "C1")])
+    guide = np.log(np.array(axes.get_lines()[1].get_xydata()))
+    assert np.diff(guide[:, 1]) / np.diff(guide[:, 0]) == pytest.approx(-2)
+    named, one, other = axes.texts
+    assert named.get_text() == "order 2"
+    assert one.xy == (10, 0.1)
+    assert one.get_position()[1] != other.get_position()[1]

@@ -83,6 +83,7 @@ FAMILIES = (
 _OTHERS = Family("others", ("#6A51A3", "#9E8AC9", "#41297A"), ())
 _KNOWN = {name: family for family in FAMILIES for name in family.members}
 
+_CYCLE = [FAMILIES[i].shades[0] for i in (2, 5, 7, 6, 4, 3, 1, 0)]
 _STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -99,6 +100,7 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": "#444444",
     "ytick.left": False,
     "legend.frameon": False,
+    "axes.prop_cycle": f"cycler('color', {_CYCLE})",
     "svg.hashsalt": "sympformer",  # the same picture is the same file
 }
 
@@ -196,7 +198,7 @@ def label_lines(
     figure = axes.get_figure(root=True)
     assert figure is not None
     low, high = axes.get_ylim()
-    height = axes.get_position().height * figure.get_figheight() * 72  # points, but for the layout
+    height = axes.bbox.height / figure.dpi * 72  # points, but for the layout
     scaled = axes.transScale.transform([(x, min(max(y, low), high)) for _, x, y, _ in ends])[:, 1]
     bottom, top = axes.transScale.transform([(1, low), (1, high)])[:, 1]
     places = spread(list((scaled - bottom) / (top - bottom)), 1.35 * size / height)
@@ -215,6 +217,14 @@ def label_lines(
                 **{"shrinkA": 1, "shrinkB": 2, "relpos": (0, 0.5)},
             },
         )
+
+
+def slope_guide(axes: "Axes", x: tuple[float, float], y: float, slope: float, text: str) -> None:
+    """On logarithmic axes, a line of this slope that ends at `x[1]`, `y`, and is named there."""
+    begin = y * (x[0] / x[1]) ** slope
+    axes.plot(x, (begin, y), color=FLOOR_COLOUR, linewidth=1, linestyle=(0, (4, 3)))
+    options = {"textcoords": "offset points", "size": 8.5, "color": FLOOR_COLOUR, "va": "center"}
+    axes.annotate(text, (x[1], y), xytext=(4, 0), **options)
 
 
 def save(figure: "Figure", folder: Path, stem: str) -> list[Path]:

@@ -6,6 +6,8 @@ from sympformer.figures import Look
 from sympformer.report import plot
 from sympformer.report.markup import Chart, Section, details, paragraph, table
 from sympformer.report.runs import Runs, SeenRun
+from sympformer.study.accuracy import accuracy_table
+from sympformer.study.report import of_task
 from sympformer.study.results import RunResult
 from sympformer.study.statistics import Interval, differences_from, fairest, holm
 
@@ -15,7 +17,7 @@ ROW = 26
 
 def differences(runs: Runs, looks: Mapping[str, Look], baseline: str) -> Section:
     """The section."""
-    results = _on_one_plan(runs)
+    results = runs.results
     names = {r.preset for r in results}
     control = fairest(baseline, names) if baseline in names else None
     best = min(names, key=lambda n: _final(results, n).mean, default=None)
@@ -26,6 +28,9 @@ def differences(runs: Runs, looks: Mapping[str, Look], baseline: str) -> Section
     for i, reference in enumerate(compared or [None]):
         body = _table(runs, results, reference)
         parts.append(body if i == 0 else details(f"Compared with {reference}", body))
+    if control is not None and of_task(results):
+        answers = accuracy_table(results, control)
+        parts.append(table(answers.columns, answers.rows, f"Accuracy. {' '.join(answers.notes)}"))
     return Section(
         "results",
         "Results",
@@ -35,11 +40,6 @@ def differences(runs: Runs, looks: Mapping[str, Look], baseline: str) -> Section
         "all comparisons in the column; of one seed there is neither.",
         [*parts, *map(paragraph, runs.notes)],
     )
-
-
-def _on_one_plan(runs: Runs) -> list[RunResult]:
-    """The finished runs, each under the name of its entry."""
-    return runs.results
 
 
 def _final(results: Sequence[RunResult], name: str) -> Interval:

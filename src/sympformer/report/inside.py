@@ -59,7 +59,9 @@ def look_inside(
     """
     notes: list[str] = []
     if sentence is None:
-        return [], ["There is no text to look at: give one with --sentence."]
+        on_tasks = all(run.config.data.task is not None for run in runs.runs)
+        why = "These runs are on tasks, which have no sentences."
+        return [], [why if on_tasks else "There is no text to look at: give one with --sentence."]
     found = []
     chosen, others = _chosen(runs, fixed)
     if others:
