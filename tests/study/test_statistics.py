@@ -7,7 +7,7 @@ from sympformer.errors import InputError
 from sympformer.study import RunResult, summarise
 from sympformer.study.results import Curve
 from sympformer.study.statistics import (
-    Mean,
+    Interval,
     PairedDifference,
     fairest,
     holm,
@@ -21,8 +21,8 @@ def curve(*losses: float) -> Curve:
 
 
 def test_the_spread_of_one_seed_is_unknown():
-    assert Mean.of([2.0]) == Mean(2.0, None)
-    assert Mean.of([1.0, 2.0, 3.0]) == Mean(2.0, 1.0)
+    assert Interval.of([2.0]) == Interval(2.0, None)
+    assert Interval.of([1.0, 2.0, 3.0]).half_width == pytest.approx(4.30265 / 3**0.5, rel=1e-4)
 
 
 def test_the_paired_difference_is_the_textbook_one():

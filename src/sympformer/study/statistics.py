@@ -30,21 +30,6 @@ def fairest(baseline: str, presets: Container[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Mean:
-    """Mean over seeds, and the standard deviation between them (None with one seed)."""
-
-    mean: float
-    sd: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Mean":
-        """Summarise one value a seed."""
-        return cls(
-            float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
-        )
-
-
-@dataclass(frozen=True)
 class Interval:
     """Mean over seeds, and half the 95 % t interval of it; None without spread."""
 
@@ -131,8 +116,8 @@ class Summary:
     preset: str
     seeds: tuple[int, ...]
     parameters: int
-    final_loss: Mean
-    best_loss: Mean
+    final_loss: Interval
+    best_loss: Interval
     differences: dict[str, PairedDifference | None]
     """Of the final loss, to each reference; the reference itself has none."""
     gap: float | None
@@ -192,8 +177,8 @@ def _summary(
         preset=preset,
         seeds=tuple(sorted(final)),
         parameters=runs[0].parameters,
-        final_loss=Mean.of(list(final.values())),
-        best_loss=Mean.of([run.best_loss for run in runs]),
+        final_loss=Interval.of(list(final.values())),
+        best_loss=Interval.of([run.best_loss for run in runs]),
         differences={
             name: PairedDifference.paired(final, _final_losses(groups[name]))
             for name in references(baseline, groups)
