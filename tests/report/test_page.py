@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sympformer.cli import main
 from sympformer.report import plot
 from sympformer.report.inside import look_inside
 from sympformer.report.markup import embedded
+from sympformer.report.page import sections
 from sympformer.report.runs import see
 from sympformer.study import load_results
 from sympformer.study.statistics import differences_from
@@ -98,6 +100,29 @@ def test_a_run_under_way_is_seen_too(runs, tmp_path, capsys):
     lines = charts(page)["losses-chart"]["figures"]["validation|updates"]["data"]
     assert [trace["x"] for trace in lines if trace.get("name") == "symp-exp-euler"] == [[2]]
     assert charts(page)["training"]["figures"]  # what was learned, from the lines that are whole
+
+
+@pytest.mark.parametrize("updates", [0, 1])
+def test_a_run_that_has_just_begun_is_seen_too(runs, updates, tmp_path):
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    for name in ("config.toml", "environment.json", "tokenizer.json", "metrics.jsonl"):
+        shutil.copy(runs / "gpt-s0" / name, begun)
+    rows = (begun / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (begun / "metrics.jsonl").write_text("".join(rows[:updates]))
+    assert main(["report", str(begun), "--html", str(tmp_path / "page.html")]) == 0
+    said = words(tmp_path / "page.html")
+    assert f"stopped, update {updates} of 4" in said
+    assert "has not reached its first checkpoint" in said
+    assert ("No update has been made yet." in said) == (not updates)
+
+
+def test_an_unfinished_seed_beside_finished_ones_is_named(runs, tmp_path):
+    whole = tmp_path / "whole"
+    shutil.copytree(runs, whole)
+    (whole / "gpt-s1" / "summary.json").unlink()
+    found = sections(see([whole]), "gpt", None)[0].markup()
+    assert "gpt: seed 1 is not finished, and not in the table." in found
 
 
 def test_an_unfinished_twin_of_a_finished_run_is_left_out(runs):

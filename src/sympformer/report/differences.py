@@ -1,6 +1,6 @@
 """What every entry reached, and what it is away from others: paired by seed, Holm corrected."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sympformer.figures import Look
 from sympformer.report import plot
@@ -38,8 +38,17 @@ def differences(runs: Runs, looks: Mapping[str, Look], baseline: str) -> Section
         "Final validation loss in nats per token, less is better. ± is half the 95 % t interval "
         "over seeds, in every column. p is that of the paired t test, after Holm's correction for "
         "all comparisons in the column; of one seed there is neither.",
-        [*parts, *map(paragraph, runs.notes)],
+        [*parts, *map(paragraph, (*_unfinished_seeds(runs), *runs.notes))],
     )
+
+
+def _unfinished_seeds(runs: Runs) -> Iterator[str]:
+    """Of entries that have finished ones, too."""
+    for entry, seen in runs.entries.items():
+        left = [run.seed for run in seen if run.result is None]
+        if left and len(left) < len(seen):
+            seeds = ", ".join(map(str, left))
+            yield f"{entry}: seed {seeds} is not finished, and not in the table."
 
 
 def _final(results: Sequence[RunResult], name: str) -> Interval:

@@ -9,7 +9,7 @@ from sympformer.bench import flops
 from sympformer.errors import InputError
 from sympformer.figures import Look
 from sympformer.report import plot
-from sympformer.report.markup import Chart, Section, table
+from sympformer.report.markup import Chart, Section, paragraph, table
 from sympformer.report.runs import Runs, SeenRun
 from sympformer.study.statistics import half_interval
 
@@ -28,12 +28,13 @@ def losses(runs: Runs, looks: Mapping[str, Look], shown: Sequence[str]) -> Secti
         loss: {entry: Curves(found, *LOSSES[loss]) for entry, found in runs.entries.items()}
         for loss in LOSSES
     }
+    known = [loss for loss in LOSSES if any(len(c.mean) for c in curves[loss].values())]
     axes = [*AXES, OPERATIONS] if any(map(_operations, runs.runs)) else [*AXES]
     floors = {run.result.floor for run in runs.runs if run.result is not None}
     floor = floors.pop() if len(floors) == 1 else None
     figures = {
         f"{loss}|{axis}": _figure(curves[loss], axis, looks, shown, floor)
-        for loss in LOSSES
+        for loss in known
         for axis in axes
     }
     rows = [
@@ -45,7 +46,7 @@ def losses(runs: Runs, looks: Mapping[str, Look], shown: Sequence[str]) -> Secti
         name="losses-chart",
         label="Losses over training, a line for each model",
         figures=figures,
-        choices={"loss": list(LOSSES), "over": axes},
+        choices={"loss": known, "over": axes},
         table=table(("model", "updates", "validation loss", "seeds"), rows, "Losses at the end"),
     )
     return Section(
@@ -55,7 +56,7 @@ def losses(runs: Runs, looks: Mapping[str, Look], shown: Sequence[str]) -> Secti
         "Means over seeds in nats per token, with 95 % t intervals where there are several. "
         "Operations are counted by formula; times are those of the machine, which may have had "
         "other work.",
-        [chart],
+        [chart if known else paragraph("No update has been made yet.")],
     )
 
 
