@@ -1,5 +1,6 @@
 """What is looked at inside the models: one sentence, traced in one run of each entry."""
 
+import html
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,8 +34,8 @@ class Inside:
 
     @property
     def words(self) -> list[str]:
-        """The labels, for axes."""
-        return [label.strip() or label for label in self.labels]
+        """The labels for charts, whose library would take tags in them for its own."""
+        return [html.escape(label.strip() or label, quote=False) for label in self.labels]
 
     @property
     def layers(self) -> int:

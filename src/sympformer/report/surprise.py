@@ -22,7 +22,8 @@ def surprise(insides: Sequence[Inside], looks: Mapping[str, Look]) -> Section:
     ]
     axis = {"tickvals": tokens, "ticktext": list(first[1:]), "tickangle": -60, "showgrid": False}
     options = {"hovermode": "x unified", "showlegend": True, "margin": {"b": 84}}
-    rows = [(label, *(f"{s.surprise[i]:.3f}" for s in alike)) for i, label in enumerate(first[1:])]
+    said = enumerate(insides[0].labels[1:])
+    rows = [(label, *(f"{s.surprise[i]:.3f}" for s in alike)) for i, label in said]
     chart = Chart(
         name="surprise-by-token",
         label="Surprise of every token, a line for each model",
