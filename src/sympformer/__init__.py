@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         register_model,
         register_preset,
     )
+    from sympformer.tracing import trace
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ __all__ = [
     "register_scheme",
     "study",
     "tasks",
+    "trace",
     "train",
 ]
 
@@ -64,6 +66,7 @@ _HOMES = {
     "register_model": "model",
     "register_preset": "model",
     "register_scheme": "dynamics",
+    "trace": "tracing",
 }
 _ROOMS = {"attention", "causality", "data", "dynamics", "lab", "model", "study", "tasks", "train"}
 

@@ -12,7 +12,7 @@ from sympformer.dynamics import DivergenceError
 from sympformer.dynamics.state import State
 from sympformer.errors import InputError
 from sympformer.lab import EXPERIMENTS, perform
-from sympformer.lab.record import Claim, Result
+from sympformer.lab.record import Claim, Result, contour
 
 SMALL: dict[str, dict] = {
     "ellipse": {"particles": 100, "steps": 20, "seed": 2},
@@ -194,3 +194,12 @@ def test_a_claim_says_what_was_wanted():
     assert str(Claim("Prop. 1", "error", 2e-3, high=1e-2)) == "holds  Prop. 1: error: 0.002 ≤ 0.01"
     assert str(Claim("Prop. 1", "slope", 3.0, 1.8, 2.2)) == "FAILS  Prop. 1: slope: 3 in [1.8, 2.2]"
     assert not Claim("Prop. 1", "error", float("nan"), high=1.0).holds
+
+
+def test_the_ellipse_is_that_of_the_cloud():
+    rng, spread = np.random.default_rng(0), np.array([[2.0, 0.3], [0.0, 0.5]])
+    cloud = rng.standard_normal((4000, 2)) @ spread + [1.0, -2.0]
+    x, y = np.stack(contour(cloud)) - cloud.mean(0)[:, None]
+    inverse = np.linalg.inv(np.cov(cloud.T))
+    radii = np.einsum("ik,ij,jk->k", np.stack([x, y]), inverse, np.stack([x, y]))
+    np.testing.assert_allclose(radii, 4.0)

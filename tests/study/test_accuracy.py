@@ -132,7 +132,7 @@ def test_a_suite(runs, tmp_path):
     assert table.columns == ("model", "recall 32x4", "again 32x4")
     assert table.rows[0] == ("optimum", "0.9000", "0.9000")
     assert table.rows[2] == ("linear-gpt", "0.3750 ± 0.9530", "-")
-    assert [axes.get_title() for axes in draw_suite(suite, "gpt").axes][:2] == [
+    assert [axes.get_title("left") for axes in draw_suite(suite, "gpt").axes][:2] == [
         "recall, 32x4",
         "again, 32x4",
     ]

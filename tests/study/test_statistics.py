@@ -6,7 +6,13 @@ import pytest
 from sympformer.errors import InputError
 from sympformer.study import RunResult, summarise
 from sympformer.study.results import Curve
-from sympformer.study.statistics import Mean, PairedDifference, steps_to
+from sympformer.study.statistics import (
+    Interval,
+    PairedDifference,
+    fairest,
+    holm,
+    steps_to,
+)
 
 
 def curve(*losses: float) -> Curve:
@@ -15,8 +21,8 @@ def curve(*losses: float) -> Curve:
 
 
 def test_the_spread_of_one_seed_is_unknown():
-    assert Mean.of([2.0]) == Mean(2.0, None)
-    assert Mean.of([1.0, 2.0, 3.0]) == Mean(2.0, 1.0)
+    assert Interval.of([2.0]) == Interval(2.0, None)
+    assert Interval.of([1.0, 2.0, 3.0]).half_width == pytest.approx(4.30265 / 3**0.5, rel=1e-4)
 
 
 def test_the_paired_difference_is_the_textbook_one():
@@ -100,3 +106,16 @@ def test_faulty_presets_come_last_and_say_why(write_run, audits):
 def test_a_missing_baseline_is_refused(write_run):
     with pytest.raises(InputError, match="baseline"):
         summarise([RunResult.load(write_run("yurii"))], "gpt")
+
+
+def test_holm_corrects_the_least_p_most_and_keeps_their_order():
+    corrected = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.5})
+    assert corrected == pytest.approx({"a": 0.04, "b": 0.09, "c": 0.09, "d": 0.5})
+    assert list(corrected) == ["a", "b", "c", "d"]
+    assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}
+
+
+def test_the_fairest_control_is_the_one_with_the_same_tables():
+    assert fairest("gpt", {"gpt", "gpt-untied", "yurii"}) == "gpt-untied"
+    assert fairest("gpt", {"gpt", "yurii"}) == "gpt"

@@ -29,8 +29,8 @@ def test_a_row_reads_as_in_a_paper(two_seeds: Table):
     assert cells(two_seeds, 1) == {
         "model": "a_b",
         "params": "1.23M",
-        "final loss": "2.1500 ± 0.0707",
-        "best loss": "2.1500 ± 0.0707",
+        "final loss": "2.1500 ± 0.6353",
+        "best loss": "2.1500 ± 0.6353",
         "vs gpt": "-0.4000 ± 1.2706",
         "above floor": "+0.6500",
         "steps to gpt": "86",

@@ -67,6 +67,11 @@ class LinearField(PrefixMeans):
         state = self._state(pi)
         return self.mean(pi, pi, self.k, None if state is None else state.mT)
 
+    def weights(self) -> Tensor:
+        """`k_ij / n_i`, `(..., H, n, n)`: of `attention` and `velocity`."""
+        kernel = self.q @ self.k.mT
+        return self.share * (kernel if self.causality == "joint" else kernel.tril())
+
     def _state(self, pi: Tensor) -> Tensor | None:
         for known, state in self._states:
             if known is pi:  # velocity and force of one momentum read one state

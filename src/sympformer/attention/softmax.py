@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -91,11 +91,7 @@ class SoftmaxField:
         """`log z_i`, `(B, H, n, 1)`; what else comes from the same pass is kept."""
         if self._log_z is not None:
             return self._log_z
-        n, n_key = self.q.shape[-2], self.k.shape[-2]
-        counted = self.causality if self.normalizer == "prefix" else "joint"
-        exact = torch.promote_types(self.q.dtype, torch.float32)
-        count = naive.visible_count(n, n_key, counted, self.q.new_empty(0, dtype=exact))
-        log_count = subtract(count, self.past.padding).log()
+        n, log_count = self.q.shape[-2], self._log_count()
         if self._new_v is None:
             _, log_sum = self._attend(self.k[..., :1])
         elif self.sweeps:
@@ -110,6 +106,24 @@ class SoftmaxField:
             self._attention, log_sum = self._attend(self.values)
         self._log_z = _bounded(log_sum - log_count)
         return self._log_z
+
+    def _log_count(self) -> Tensor:
+        """`log n_i`, of the tokens that z averages over."""
+        n, n_key = self.q.shape[-2], self.k.shape[-2]
+        counted = self.causality if self.normalizer == "prefix" else "joint"
+        exact = torch.promote_types(self.q.dtype, torch.float32)
+        count = naive.visible_count(n, n_key, counted, self.q.new_empty(0, dtype=exact))
+        return subtract(count, self.past.padding).log()
+
+    def weights(self) -> Tensor:
+        """`a_ij`, `(B, H, n, N)`: of the heads' averages, `Σ_j a_ij v_j`."""
+        return naive.scores(self.q, self.k, self.causality, self.scale).softmax(-1)
+
+    def energy(self) -> Tensor:
+        """`-½ Σ_h z_i^h`, `(B, n)`, maths.md 2; z is not bounded here."""
+        options: dict[str, Any] = {"causality": self.causality, "scale": self.scale}
+        log_z = naive.log_sum_exp(self.q, self.k, **options) - self._log_count()
+        return -log_z.exp().sum((-3, -1)) / 2
 
     def connection(self, qu: Tensor, ku: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """The two parts of `C(u)`, maths.md (U), in one pass over the scores.

@@ -1,14 +1,15 @@
-"""The figure of a bench run: cost a token against the length of the context."""
+"""The figure of a bench run: cost a token against the length of the context.
 
-from collections.abc import Iterable, Sequence
-from itertools import cycle
+A dot is a case. No line joins them: cases of several lengths differ in their batches, too.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sympformer import figures
-from sympformer.bench.case import PLAIN
 from sympformer.bench.results import BenchReport, BenchResult
-from sympformer.figures import BASELINE_COLOUR
+from sympformer.figures import Look, label_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,17 +26,13 @@ def draw(report: BenchReport) -> "Figure | None":
     panels = _panels([r for r in report.results if not r.failed])
     if not panels:
         return None
-    looks = _looks(dict.fromkeys(name for lines in panels.values() for name in lines))
+    looks = figures.looks(name for lines in panels.values() for name in lines)
     with figures.style():
-        figure = Figure(figsize=(3.6 * len(panels) + 1.8, 3.6), layout="constrained")
+        figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
         for axes, (measure, lines) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
         ):
             _draw_panel(axes, measure, lines, looks)
-        handles = {str(h.get_label()): h for axes in figure.axes for h in axes.get_lines()}
-        figure.legend(
-            handles=[handles[name] for name in looks], loc="outside right center", frameon=False
-        )
     return figure
 
 
@@ -47,49 +44,43 @@ def write_figure(report: BenchReport, folder: Path, stem: str = "cost") -> list[
 
 def _panels(results: Sequence[BenchResult]) -> dict[str, Lines]:
     """Lines by measure; a line has one model in one form, one size, and several lengths."""
-    panels: dict[str, Lines] = {}
-    one_size = len({_size(r) for r in results}) == 1
+    lines: dict[tuple[str, str, str], list[BenchResult]] = {}
     for r in results:
-        name = r.case.name if one_size else f"{r.case.name} ({_size(r)})"
-        panels.setdefault(r.case.measure, {}).setdefault(name, []).append(r)
-    for measure, lines in panels.items():
-        long = {
-            name: line for name, line in lines.items() if len({r.case.length for r in line}) > 1
-        }
-        panels[measure] = {
-            name: sorted(line, key=lambda r: r.case.length) for name, line in long.items()
-        }
-    return {measure: lines for measure, lines in panels.items() if lines}
+        lines.setdefault((r.case.measure, r.case.name, _size(r)), []).append(r)
+    lines = {key: rs for key, rs in lines.items() if len({r.case.length for r in rs}) > 1}
+    one_size = len({size for _, _, size in lines}) == 1
+    panels: dict[str, Lines] = {}
+    for (measure, name, size), line in lines.items():
+        name = name if one_size else f"{name} ({size})"
+        panels.setdefault(measure, {})[name] = sorted(line, key=lambda r: r.case.length)
+    return panels
 
 
 def _size(r: BenchResult) -> str:
     return f"{r.case.n_layer} layers, d {r.case.n_embd}"
 
 
-def _looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    free = figures.looks()
-    plain = cycle(("-", "--", ":"))
-    looks = {}
-    for name in names:
-        is_plain = name.split(" ")[0] == PLAIN
-        colour, dash = (BASELINE_COLOUR, next(plain)) if is_plain else next(free)
-        looks[name] = {"color": colour, "linestyle": dash, "label": name}
-    return looks
+def _draw_panel(axes: "Axes", measure: str, lines: Lines, looks: dict[str, Look]) -> None:
+    from matplotlib.ticker import LogLocator
 
-
-def _draw_panel(axes: "Axes", measure: str, lines: Lines, looks: dict[str, dict[str, Any]]) -> None:
     unit, scale = ("KiB", 2**-10) if measure == "memory" else ("µs", 1e6)
-    for name, line in lines.items():
-        lengths = [r.case.length for r in line]
-        axes.plot(
-            lengths, [scale * r.cost for r in line], marker="o", markersize=3.5, **looks[name]
-        )
+    ends = []
+    for i, (name, line) in enumerate(lines.items()):
+        aside = 2 ** (0.05 * (i - (len(lines) - 1) / 2))  # dots of one length side by side
+        lengths, costs = [aside * r.case.length for r in line], [scale * r.cost for r in line]
+        axes.plot(lengths, costs, **looks[name].dot(), markersize=5, label=name)
+        ends.append((name, lengths[-1], costs[-1], looks[name].colour))
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
+    axes.margins(x=0.08, y=0.12)
+    low, high = axes.get_ylim()
+    parts = (1.0, 1.25, 1.5, 1.75) if high < 4 * low else (1.0,)
+    axes.yaxis.set_major_locator(LogLocator(base=2, subs=parts, numticks=12))
     axes.yaxis.set_major_formatter("{x:g}")
     ticks = sorted({r.case.length for line in lines.values() for r in line})
     axes.set_xticks(ticks, [str(length) for length in ticks])
     axes.minorticks_off()
     axes.set_xlabel("context T (tokens)")
-    axes.set_title("peak memory" if measure == "memory" else measure, size="medium")
-    axes.set_ylabel(f"{unit} a token")
+    title = "peak memory" if measure == "memory" else measure
+    axes.set_title(f"{title} ({unit} a token)")
+    label_lines(axes, ends, size=8)

@@ -1,5 +1,6 @@
 """Commands about many runs: compare presets, report on what is there."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from sympformer.commands.options import (
     sizes_in,
     with_options,
 )
+from sympformer.data import Corpus
 from sympformer.errors import InputError, lookup
 from sympformer.model import PRESETS
 from sympformer.signals import noticed
@@ -29,6 +31,9 @@ from sympformer.train import DataConfig, TrainConfig
 from sympformer.train.folder import RunFolder
 from sympformer.train.parallel import require_one_process
 from sympformer.train.watch import Watched
+
+PEEK = 256
+"""Tokens of the validation text that are looked at for its first document."""
 
 Variants = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME=PRESET,OPTION=VALUE ...]")]
 
@@ -172,18 +177,62 @@ class Compare:
 
 @dataclass(frozen=True)
 class Report:
-    """Write the table and the figure of runs that are already there."""
+    """Write the table and the figure of runs that are already there; or a page about them."""
 
-    folder: Positional[Path]
-    """Folder whose subfolders are runs."""
+    folders: Positional[tuple[Path, ...]]
+    """Folder whose subfolders are runs; with --html also run folders, finished or not, and several
+    of both."""
     baseline: str = ""
     """Entry that the others are compared with; gpt if it is among them, else the first."""
+    html: Path | None = None
+    """File for one page that needs no network: losses, differences, what models learned, and what
+    happens inside them (docs/report.md)."""
+    sentence: str = ""
+    """Of the page: text at which models are looked into; the first of the validation text if not
+    given."""
 
     def run(self) -> int:
         """Report."""
+        if not self.folders:
+            raise InputError("report needs a folder of runs")
+        if self.html is not None:
+            return self._page(self.html)
+        if self.sentence:
+            raise InputError("--sentence is about the page: give --html FILE, or leave it out")
+        if len(self.folders) > 1:
+            raise InputError("the table is of one folder of runs: give one, or --html FILE")
         from sympformer.study import load_results
 
-        return _report(load_results(self.folder), self.folder, self.baseline)
+        folder = next(iter(self.folders))
+        return _report(load_results(folder), folder, self.baseline)
+
+    def _page(self, path: Path) -> int:
+        from sympformer.report import write_page
+        from sympformer.report.runs import see
+
+        runs = see(self.folders)
+        if self.sentence:  # of words that no model knows, there is nothing to see
+            for run in runs.runs:
+                run.folder.tokenizer().encode(self.sentence)
+        sentence = self.sentence or _validation_text(runs.runs[0].config.data)
+        write_page(runs, path, baseline=self.baseline, sentence=sentence)
+        print(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+        return 0
+
+
+def _validation_text(data: DataConfig) -> str | None:
+    """The first document that models were not trained on; None of a task, or if it is not there."""
+    if data.task is not None:
+        return None
+    try:
+        corpus = prepare(data)
+    except InputError as error:
+        print(f"sympformer: no validation text: {error}", file=sys.stderr)
+        return None
+    assert isinstance(corpus, Corpus)
+    eos, first = corpus.tokenizer.eos, corpus.valid[:PEEK].tolist()
+    end = first.index(eos) if eos in first else len(first)
+    return corpus.tokenizer.decode(first[:end])
 
 
 def _variant(text: str) -> tuple[str, dict[str, Any]]:

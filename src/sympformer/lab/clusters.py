@@ -7,7 +7,7 @@ of it. A momentum needs about its square root: the slope of log T against β is 
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sympformer.dynamics import SCHEMES, UNDAMPED, Oracle, Scheme, State, damping, follow
 from sympformer.errors import InputError
+from sympformer.figures import INK, label_lines
 from sympformer.lab.flows import GradientFlow, SoftmaxFlow, VelocityFlow
 from sympformer.lab.problems import order
 from sympformer.lab.record import Claim, Result
@@ -144,27 +145,56 @@ def _merging_exact(beta: float) -> float:
 
 
 def draw(result: Result) -> "Figure":
-    """Clusters over time, and the merging of two tokens against β."""
+    """Tokens on the sphere at three times; clusters over time; two tokens merging, against β."""
     from matplotlib.figure import Figure
 
     arrays = result.arrays
     cases = [k.removesuffix(", gradient: clusters") for k in arrays if "gradient: clusters" in k]
     dimensions = list(dict.fromkeys(case.split(",")[0] for case in cases))
-    figure = Figure(figsize=(3.6 * (len(dimensions) + 1), 3.8), layout="constrained")
-    *panels, last = figure.subplots(1, len(dimensions) + 1)
+    figure = Figure(figsize=(3.9 * (len(dimensions) + 1), 6.8), layout="constrained")
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.1))[:, 0]
+    _draw_tokens(above, result)
+    *panels, last = below.subplots(1, len(dimensions) + 1)
     for axis, dimension in zip(panels, dimensions, strict=True):
         betas = [case for case in cases if case.split(",")[0] == dimension]
+        ends, time = [], 1 + arrays["time"]
         for k, case in enumerate(betas):
             for kind, style in zip(KINDS, ("--", "-"), strict=True):
                 counts = arrays[f"{case}, {kind}: clusters"].mean(1)
-                label = case.split(", ")[1] if kind == "accelerated" else None
-                axis.plot(1 + arrays["time"], counts, style, color=f"C{k}", label=label)
-        axis.set(xscale="log", yscale="log", xlabel="1 + t", title=dimension)
-        axis.legend(fontsize=8)
-    panels[0].set_ylabel("clusters (dashed: gradient flow)")
-    for kind in KINDS:
-        last.semilogy(arrays["pair: betas"], arrays[f"pair, {kind}: time"], "o-", label=kind)
-    last.semilogy(arrays["pair: betas"], arrays["pair, exact: time"], "k:", label="quadrature")
-    last.set(xlabel="β", title="time to merge two tokens")
-    last.legend(fontsize=8)
+                axis.plot(time, counts, style, color=f"C{k}", lw=1.4)
+            left = arrays[f"{case}, accelerated: clusters"][-1].mean()
+            ends.append((case.split(", ")[1], time[-1], left, f"C{k}"))
+        axis.set(xscale="log", yscale="log", xlabel="1 + t")
+        axis.set_title(f"{dimension}: clusters (dashed: gradient flow)", fontsize=9)
+        label_lines(axis, ends)
+    betas, ends = arrays["pair: betas"], []
+    for k, kind in enumerate(KINDS):
+        time = arrays[f"pair, {kind}: time"]
+        last.semilogy(betas, time, "o-", color=f"C{k}")
+        ends.append((kind, betas[-1], time[-1], f"C{k}"))
+    exact = arrays["pair, exact: time"]
+    last.semilogy(betas, exact, ":", color=INK)
+    ends.append(("quadrature", betas[-1], exact[-1], INK))
+    last.set_xlabel("β")
+    last.set_title("time to merge two tokens", fontsize=9)
+    label_lines(last, ends)
     return figure
+
+
+def _draw_tokens(figure: Any, result: Result) -> None:
+    """The first start of the largest β in the plane of its first two coordinates."""
+    shown = [list(result.frames)[-len(KINDS) + i] for i in range(len(KINDS))]
+    count = len(result.frame_times)
+    moments = [min(count - 1, i) for i in (0, count // 10, count - 1)]
+    axes = figure.subplots(1, len(KINDS) * len(moments))
+    angle = np.linspace(0, 2 * np.pi, 181)
+    places = [(name, k) for name in shown for k in moments]
+    for axis, (name, k) in zip(axes, places, strict=True):
+        axis.plot(np.cos(angle), np.sin(angle), color="#C9C9C9", lw=0.8)
+        axis.scatter(*result.frames[name][k].T, s=14, color="C0", alpha=0.7, linewidths=0)
+        reach = 1.15
+        axis.set(aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[])
+        axis.grid(False)
+        axis.spines["bottom"].set_visible(False)
+        kind = name.rpartition(", ")[2]
+        axis.set_title(f"{kind}, t = {result.frame_times[k]:.3g}", fontsize=9)

@@ -21,6 +21,7 @@ from sympformer.dynamics import (
     follow,
 )
 from sympformer.dynamics.tao import Tao
+from sympformer.figures import label_lines
 from sympformer.lab.flows import EnergyFlow, LinearFlow, SoftmaxFlow, VelocityFlow, hamiltonian
 from sympformer.lab.problems import exact, order, positive, symmetric
 from sympformer.lab.record import Claim, Result
@@ -215,16 +216,22 @@ def draw(result: Result) -> "Figure":
     """Energy drift over time, and symplecticity defects against the step size."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
+    drifts, defects, steps = [], [], result.arrays["defect steps"]
     for name in DISTINCT:
         drift = result.arrays[f"drift: {name}"]
         (line,) = left.semilogy(result.arrays["time"][1 : len(drift)], np.abs(drift[1:]), lw=0.8)
         for kind, style in (("attention", "o-"), ("regularised", "s:")):
             defect, label = result.arrays[f"defect, {kind}: {name}"], f"{name}, {kind}"
-            steps, color = result.arrays["defect steps"], line.get_color()
-            right.loglog(steps, defect, style, color=color, label=label)
-    left.set(xlabel="t", ylabel="|H - H₀| / |H₀|", title="energy, undamped bounded flow")
-    right.set(xlabel="h", ylabel="max |JᵀΩJ - Ω|", title="symplecticity defect")
-    right.legend(fontsize=7, ncols=2)
+            colour = str(line.get_color())
+            right.loglog(steps, defect, style, color=colour, ms=4)
+            defects.append((label, steps.max(), defect[steps.argmax()], colour))
+        drifts.append((name, line.get_xdata()[-1], abs(drift[-1]), str(line.get_color())))
+    left.set(xlabel="t", title="|H - H₀| / |H₀|, undamped bounded flow")
+    right.set(xlabel="h", title="symplecticity defect, max |JᵀΩJ - Ω|")
+    right.set_xticks(steps, [f"{h:g}" for h in steps])
+    right.minorticks_off()
+    label_lines(left, drifts)
+    label_lines(right, defects, size=7.5)
     return figure

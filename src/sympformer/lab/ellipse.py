@@ -27,7 +27,7 @@ from sympformer.lab.formulas import linear_moments, regularised_moments
 from sympformer.lab.laws import RADII, affine_residual, radii, sample
 from sympformer.lab.matrices import require_definite
 from sympformer.lab.problems import matrix, positive, symmetric
-from sympformer.lab.record import Claim, Result
+from sympformer.lab.record import Claim, Result, contour
 from sympformer.lab.regularised import RegularisedFlow
 
 if TYPE_CHECKING:
@@ -231,22 +231,39 @@ def _panels(laws: Sequence[str]) -> list[str]:
 
 
 def draw(result: Result) -> "Figure":
-    """Clouds at start and end; radial quantiles; errors over time."""
+    """Clouds and ellipses at start and end; what became of the radii, on one logarithmic axis."""
     from matplotlib.figure import Figure
 
     arrays = result.arrays
     laws = [name.split(", ")[1] for name in arrays if name.endswith("shifted: cloud")]
     panels = _panels(laws)
-    figure = Figure(figsize=(2.7 * len(panels), 6), layout="constrained")
-    axes = figure.subplots(2, len(panels))
-    for axis, quantiles, name in zip(axes[0], axes[1], panels, strict=True):
-        for cloud, label in zip(arrays[f"{name}: cloud"], ("start", "end"), strict=True):
-            axis.scatter(cloud[:, 0], cloud[:, 1], s=2, label=label, rasterized=True)
-        axis.set(aspect="equal")
-        axis.set_title(name, fontsize=9)
+    figure = Figure(figsize=(2.4 * len(panels), 5.4), layout="constrained")
+    clouds, below = figure.subplots(2, len(panels), height_ratios=(1.1, 1))
+    for i, (axis, changes, name) in enumerate(zip(clouds, below, panels, strict=True)):
+        for cloud, label, colour in zip(
+            arrays[f"{name}: cloud"], ("start", "end"), ("#949494", "#0066A8"), strict=True
+        ):
+            flat = cloud[:, :2]
+            axis.scatter(*flat.T, s=2, color=colour, alpha=0.35, rasterized=True, linewidths=0)
+            x, y = contour(flat)
+            axis.plot(x, y, color=colour, lw=1.6)
+            if i == 0:
+                at = (x[y.argmax()], y.max()) if label == "start" else (x[y.argmin()], y.min())
+                away = (0, 5) if label == "start" else (0, -12)
+                options = {"textcoords": "offset points", "ha": "center", "color": colour}
+                axis.annotate(f"{label}, 2σ", at, xytext=away, size=8, **options)
+        flat = arrays[f"{name}: cloud"][..., :2]
+        middle, reach = flat.mean((0, 1)), 2.6 * flat.std((0, 1)).max()
+        limits = [(m - reach, m + reach) for m in middle]
+        axis.set(aspect="equal", xlim=limits[0], ylim=limits[1], xticks=[], yticks=[])
+        axis.grid(False)
+        axis.spines["bottom"].set_visible(False)
+        axis.set_title(name.replace(", ", ",\n", 1), fontsize=9)
         first, last = np.sort(arrays[f"{name}: radii"], axis=1)
-        quantiles.plot(first, last, ".", ms=2, rasterized=True)
-        quantiles.axline((0, 0), slope=1, color="gray", lw=0.8)
-        quantiles.set(xlabel="radial quantiles, start", ylabel="end")
-    axes[0, 0].legend()
+        changed = np.abs(last / first - 1).clip(1e-17)
+        changes.semilogy(first, changed, ".", ms=2, color="#0066A8", rasterized=True)
+        changes.set(xlabel="radial quantile, start", ylim=(1e-17, 3))
+        if i:
+            changes.set_yticklabels([])
+    below[0].set_title("radii: relative change at the end", fontsize=9)
     return figure

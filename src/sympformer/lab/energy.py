@@ -24,6 +24,7 @@ from torch import Tensor
 
 from sympformer.dynamics import SCHEMES, UNDAMPED, Damping, State, damping, follow
 from sympformer.errors import InputError
+from sympformer.figures import label_lines, slope_guide
 from sympformer.lab.flows import EnergyFlow, GradientFlow, LinearFlow, SoftmaxFlow, hamiltonian
 from sympformer.lab.problems import order, positive
 from sympformer.lab.record import Claim, Result
@@ -208,24 +209,34 @@ def draw(result: Result) -> "Figure":
     """Energy over time in two settings, and iterations against condition number."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure = Figure(figsize=(15, 4.2), layout="constrained")
     fading, sphere, convex = figure.subplots(1, 3)
     arrays = result.arrays
+    ends: dict[str, list] = {"fading": [], "sphere": [], "convex": []}
     for kind, style in zip(KINDS, ("--", "-"), strict=True):
         for k, name in enumerate(FADING):
-            label, energy = f"{name}, {kind}", arrays[f"{name}, {kind}: energy"]
-            fading.loglog(arrays[f"{name}: time"], energy, style, color=f"C{k}", label=label)
-        sphere.plot(arrays["sphere: time"], arrays[f"sphere, {kind}: energy"], style, label=kind)
-        convex.loglog(arrays["conditions"], arrays[f"iterations, {kind}"], "o" + style, label=kind)
-    sphere.plot(
-        arrays["sphere: time"],
-        arrays["sphere, accelerated: hamiltonian"],
-        ":",
-        label="H, accelerated",
-    )
-    fading.set(xlabel="t", ylabel="E", title="linear attention and regularised flow, V < 0")
-    sphere.set(xlabel="t", xscale="log", title="softmax attention on the sphere")
-    convex.set(xlabel="condition number", ylabel="kernel evaluations", title="convex potential")
-    for axis in (fading, sphere, convex):
-        axis.legend()
+            time, energy = arrays[f"{name}: time"], arrays[f"{name}, {kind}: energy"]
+            fading.loglog(time, energy, style, color=f"C{k}")
+            ends["fading"].append((f"{name}, {kind}", time[-1], energy[-1], f"C{k}"))
+        time, energy = arrays["sphere: time"], arrays[f"sphere, {kind}: energy"]
+        sphere.plot(time, energy, style, color="C0")
+        ends["sphere"].append((kind, time[-1], energy[-1], "C0"))
+        kappas, calls = arrays["conditions"], arrays[f"iterations, {kind}"]
+        convex.loglog(kappas, calls, "o" + style, color="C0")
+        ends["convex"].append((kind, kappas[-1], calls[-1], "C0"))
+    total = arrays["sphere, accelerated: hamiltonian"]
+    sphere.plot(arrays["sphere: time"], total, ":", color="C2")
+    ends["sphere"].append(("H, accelerated", arrays["sphere: time"][-1], total[-1], "C2"))
+    fading.set(xlabel="t", title="E, linear and regularised, V < 0")
+    sphere.set(xlabel="t", xscale="log", title="E, softmax attention on the sphere")
+    convex.set(xlabel="condition number κ", title="kernel evaluations, convex potential")
+    late, last = arrays["linear: time"][-1], arrays["conditions"][-1]
+    span = late / 15, late / 3
+    slope_guide(fading, span, 6 * arrays["linear, gradient: energy"][-1], -1, "1/t")
+    slope_guide(fading, span, 3 * arrays["regularised, accelerated: energy"][-1], -2, "1/t²")
+    for slope, kind, text in ((1, "gradient", "κ"), (0.5, "accelerated", "√κ")):
+        end = arrays[f"iterations, {kind}"][-1] / 2
+        slope_guide(convex, (last / 50, last), end, slope, text)
+    for axis, name in ((fading, "fading"), (sphere, "sphere"), (convex, "convex")):
+        label_lines(axis, ends[name])
     return figure

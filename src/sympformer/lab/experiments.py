@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sympformer import figures
 from sympformer.dynamics import DivergenceError
 from sympformer.errors import InputError, lookup
 from sympformer.files import atomic
@@ -104,9 +105,10 @@ def perform(name: str, config: Any, out: Path, animation: bool = False) -> Resul
         raise InputError(f"{error}; what was computed is in {kept}") from None
     finally:
         torch.set_num_threads(threads)
-    write(out, name, config, result, experiment.draw(result))
-    if animation:
-        animate(out, name, result)
+    with figures.style():
+        write(out, name, config, result, experiment.draw(result))
+        if animation:
+            animate(out, name, result)
     return result
 
 

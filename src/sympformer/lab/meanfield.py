@@ -23,6 +23,7 @@ from scipy.integrate import solve_ivp
 from scipy.stats import norm
 
 from sympformer.dynamics import SCHEMES, State, damping, follow
+from sympformer.figures import label_lines, slope_guide
 from sympformer.lab.flows import LinearFlow, SoftmaxFlow
 from sympformer.lab.problems import order
 from sympformer.lab.record import Claim, Result
@@ -152,6 +153,7 @@ def draw(result: Result) -> "Figure":
 
     figure = Figure(figsize=(14, 3.8), layout="constrained")
     *panels, last = figure.subplots(1, 1 + len(SOURCES))
+    particles, ends = result.arrays["particles"], []
     for axis, name in zip(panels, SOURCES, strict=True):
         axis.hist(
             result.arrays[f"{name}: cloud"][0], 40, density=True, alpha=0.4, label="particles"
@@ -160,8 +162,12 @@ def draw(result: Result) -> "Figure":
         axis.set(title=name, xlabel="x", xlim=(-3, 3))
         for k, quantity in enumerate(("ranks", "momenta")):
             error = result.arrays[f"{name}: errors"][:, k]
-            last.loglog(result.arrays["particles"], error, "o-", label=f"{name}, {quantity}")
+            (line,) = last.loglog(particles, error, "o-", ms=4)
+            ends.append((f"{name}, {quantity}", particles[-1], error[-1], str(line.get_color())))
     panels[0].legend()
-    last.set(xlabel="particles", ylabel="error")
-    last.legend(fontsize=8)
+    last.set(xlabel="particles", title="error")
+    highest = max(result.arrays[f"{name}: errors"][0].max() for name in SOURCES)
+    first, final = float(particles[0]), float(particles[-1])
+    slope_guide(last, (first, final), 2.5 * highest * first / final, -1, "1/N")
+    label_lines(last, ends)
     return figure

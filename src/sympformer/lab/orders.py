@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from sympformer import figures
 from sympformer.dynamics import SCHEMES, State, damping, follow
 from sympformer.lab.flows import LinearFlow, SoftmaxFlow
 from sympformer.lab.problems import exact, order, positive, symmetric
@@ -76,12 +77,21 @@ def draw(result: Result) -> "Figure":
 
     figure = Figure(figsize=(14, 4.5), layout="constrained")
     axes = figure.subplots(1, 3, sharey=True)
+    ends: list[tuple[str, float, float, str]] = []
     for axis, field in zip(axes, ("softmax", "linear", "regularised"), strict=True):
-        for scheme, build in SCHEMES.items():
+        ends = []
+        for k, (scheme, build) in enumerate(SCHEMES.items()):
             calls = build.evaluations * result.arrays["steps"]
-            style = "o-" if build.order == 2 else "s--"
-            axis.loglog(calls, result.arrays[f"{field}, {scheme}"][:, 0], style, ms=4, label=scheme)
-        axis.set(title=f"{field} flow", xlabel="evaluations of the kernel")
-    axes[0].set_ylabel("error of the positions")
-    axes[-1].legend(fontsize=8)
+            error = result.arrays[f"{field}, {scheme}"][:, 0]
+            style, colour = "o-" if build.order == 2 else "s--", f"C{k}"
+            axis.loglog(calls, error, style, ms=4, color=colour)
+            ends.append((scheme, calls[-1], error[-1], colour))
+        axis.set(title=f"{field} flow: error of the positions", xlabel="evaluations of the kernel")
+        calls = result.arrays["steps"]
+        worst = max(result.arrays[f"{field}, {name}"][0, 0] for name in SCHEMES)
+        least = min(result.arrays[f"{field}, {name}"][0, 0] for name in SCHEMES)
+        span = float(calls[0]), float(calls[-1])
+        figures.slope_guide(axis, span, 1.8 * worst * span[0] / span[1], -1, "order 1")
+        figures.slope_guide(axis, span, least / 3 * (span[0] / span[1]) ** 2, -2, "order 2")
+    figures.label_lines(axes[-1], ends)
     return figure

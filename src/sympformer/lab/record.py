@@ -96,26 +96,29 @@ def write(out: Path, name: str, config: Any, result: Result, figure: "Figure") -
 
 
 def animate(out: Path, name: str, result: Result) -> Path:
-    """Write NAME.gif: the frames of the result, one panel each."""
+    """Write NAME.gif: the frames of the result with their ellipses, one panel each."""
     from matplotlib.animation import FuncAnimation, PillowWriter
     from matplotlib.figure import Figure
     from rich.progress import Progress
 
     figure = Figure(figsize=(3.2 * len(result.frames), 3.4), layout="constrained")
     axes = figure.subplots(1, len(result.frames), squeeze=False)[0]
-    clouds = []
+    clouds, ellipses = [], []
     for axis, (title, cloud) in zip(axes, result.frames.items(), strict=True):
         low, high = cloud.min((0, 1)), cloud.max((0, 1))
         margin = 0.05 * (high - low).max()
         axis.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
         axis.set(aspect="equal", title=title)
+        axis.grid(False)
         clouds.append(axis.scatter(*cloud[0].T, s=4))
+        ellipses.append(axis.plot(*contour(cloud[0]), color="#C24400", lw=1.2)[0])
 
     def show(k: int) -> list[Any]:
-        for artist, cloud in zip(clouds, result.frames.values(), strict=True):
+        for artist, line, cloud in zip(clouds, ellipses, result.frames.values(), strict=True):
             artist.set_offsets(cloud[k])
+            line.set_data(*contour(cloud[k]))
         figure.suptitle(f"t = {result.frame_times[k]:.2f}")
-        return clouds
+        return [*clouds, *ellipses]
 
     movie = FuncAnimation(figure, show, frames=len(result.frame_times))
     target = out / f"{name}.gif"
@@ -127,6 +130,15 @@ def animate(out: Path, name: str, result: Result) -> Path:
             progress_callback=lambda k, n: bar.update(task, completed=k + 1),
         )
     return target
+
+
+def contour(cloud: np.ndarray, deviations: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+    """The ellipse at so many standard deviations about the mean of a cloud `(N, 2)`: x and y."""
+    angle = np.linspace(0, 2 * np.pi, 121)
+    values, axes = np.linalg.eigh(np.cov(cloud.T))
+    half = deviations * np.sqrt(values.clip(0))[:, None] * np.stack([np.cos(angle), np.sin(angle)])
+    x, y = cloud.mean(0)[:, None] + axes @ half
+    return x, y
 
 
 def _plain(value: Any) -> Any:

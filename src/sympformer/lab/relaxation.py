@@ -24,6 +24,7 @@ from torch import Tensor
 
 from sympformer.dynamics import UNDAMPED, damping
 from sympformer.errors import InputError
+from sympformer.figures import label_lines, slope_guide
 from sympformer.lab.flows import EnergyFlow, GradientFlow, LinearFlow, SoftmaxFlow, hamiltonian
 from sympformer.lab.problems import order
 from sympformer.lab.record import Claim, Result
@@ -234,17 +235,18 @@ def draw(result: Result) -> "Figure":
     names = [key.removesuffix(": closed form") for key in arrays if key.endswith("closed form")]
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
+    ends = []
     for k, name in enumerate(names):
         gradient, accelerated = (arrays[f"{name}, {kind}: time"] for kind in KINDS)
-        left.loglog(kappas, gradient, "o--", color=f"C{k}", label=name)
-        left.loglog(kappas, accelerated, "s-", color=f"C{k}")
-        right.loglog(gradient, accelerated, "o", color=f"C{k}", label=name)
-    slow = np.array([2.0, max(arrays[f"{name}, gradient: time"].max() for name in names)])
-    right.loglog(slow, slow, "k:", lw=0.8, label="equal")
-    right.loglog(slow, 2.7 * np.sqrt(slow), "k--", lw=0.8, label="2.7 √T")
-    left.set(xlabel="condition number κ of A M", ylabel="time to relax")
-    left.set_title("dashed: gradient flow, solid: with momentum")
-    right.set(xlabel="time of the gradient flow", ylabel="time with momentum")
-    for axis in (left, right):
-        axis.legend(fontsize=8)
+        left.loglog(kappas, gradient, "o--", color=f"C{k}", ms=4)
+        left.loglog(kappas, accelerated, "s-", color=f"C{k}", ms=4)
+        ends.append((name, kappas[-1], accelerated[-1], f"C{k}"))
+        right.loglog(gradient, accelerated, "o", color=f"C{k}", ms=4)
+    slowest = max(arrays[f"{name}, gradient: time"].max() for name in names)
+    slope_guide(right, (2.0, slowest), slowest, 1, "equal")
+    slope_guide(right, (2.0, slowest), 2.7 * slowest**0.5, 0.5, "2.7 √T")
+    left.set(xlabel="condition number κ of A M")
+    left.set_title("time to relax (dashed: gradient flow, solid: with momentum)")
+    right.set(xlabel="time of the gradient flow", title="time with momentum")
+    label_lines(left, ends)
     return figure

@@ -258,6 +258,24 @@ class FastWeightsField(OracleField):
         projections = m.qkv if m.reads == "both" else m.qk
         return force - linear(merge_heads(pull), matrix(projections)[m.d : 2 * m.d].mT)
 
+    def weights(self) -> Tensor:
+        """What each token reads of each: reading is linear in the values, here one-hot ones."""
+        tokens = self.x.shape[1]
+        one_hot = torch.eye(tokens, dtype=self.q.dtype, device=self.q.device)
+        return self._read(one_hot.expand(*self.q.shape[:2], tokens, tokens))
+
+    def energy(self) -> Tensor:
+        """`-½ x_iᵀV x_i`; of attention, `V x` is `Σ_h O_h v^h`. NaN where there is no V."""
+        m = self.module
+        if m.reads == "drift":
+            return torch.full_like(self.x[..., 0], math.nan)
+        if m.reads == "attention":
+            driven = m.out(merge_heads(self._values[0]))
+        else:
+            assert m.potential is not None
+            driven = m.potential(self.x)
+        return -(self.x * driven).sum(-1) / 2
+
     def _strength(self, step: Tensor | None) -> Tensor:
         """`β_i`, `(B, H, T, 1)`, in float32 or better."""
         m, dtype = self.module, torch.promote_types(self.x.dtype, torch.float32)

@@ -1,5 +1,6 @@
 """Multi-head linear attention with its projections: an oracle of a language model."""
 
+import math
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -181,12 +182,7 @@ class LinearAttentionField(OracleField):
 
     def attention(self) -> Tensor:
         """Plain linear attention, `Σ_h O_h (1/n_i) Σ_j k_ij^h v_j^h`."""
-        m = self.module
-        if self.featured is not None and len(self.featured.heads) > 2:
-            v = self.featured.heads[2]
-        else:
-            v = split_heads(_apply(self.maps.value, self.x), m.n_head)
-        return _apply(self.maps.out, self._merge(self.field.attention(v)))
+        return _apply(self.maps.out, self._merge(self.field.attention(self._values())))
 
     def velocity(self, y: Tensor) -> Tensor:
         """`Σ_h U_hᵀ S_i^hᵀ q_i^h / n_i`, maths.md (L): a sum of Stein metrics."""
@@ -218,6 +214,26 @@ class LinearAttentionField(OracleField):
         )
         repulsion = _pull_back(key, merge_heads(metric.repulsion()))
         return merge_heads(metric.connection(split_heads(repulsion, m.n_head)))
+
+    def weights(self) -> Tensor:
+        """`k_ij^h / n_i` of every head."""
+        return self.field.weights()
+
+    def energy(self) -> Tensor:
+        """`-½ x_iᵀV x_i`; of attention, `V x` is `Σ_h O_h v^h`. NaN where there is no V."""
+        reads, maps = self.module.reads, self.maps
+        if reads == "drift":
+            return torch.full_like(self.x[..., 0], math.nan)
+        if reads == "momentum":
+            driven = _apply(maps.potential, self.x)
+        else:
+            driven = _apply(maps.out, merge_heads(self._values()))
+        return -(self.x * driven).sum(-1) / 2
+
+    def _values(self) -> Tensor:
+        if self.featured is not None and len(self.featured.heads) > 2:
+            return self.featured.heads[2]
+        return split_heads(_apply(self.maps.value, self.x), self.module.n_head)
 
     def _merge(self, out: Tensor) -> Tensor:
         outputs = self.module.outputs

@@ -128,6 +128,18 @@ class OracleField:
         """The force on tokens with momentum `p`, in momentum form; no damping."""
         raise NotImplementedError
 
+    def weights(self) -> Tensor:
+        """How every head mixes its tokens, `(B, H, T, T)`; for `sympformer.trace`, never trained.
+
+        Row i are the weights of token i. A kind of attention that mixes them otherwise than by a
+        matrix leaves it out.
+        """
+        raise NotImplementedError
+
+    def energy(self) -> Tensor:
+        """The potential energy of every token, `(B, T)`, summed over heads; as `weights`."""
+        raise NotImplementedError
+
 
 def require_readings(oracle: type[AttentionOracle]) -> None:
     """Refuse a kind of attention that answers nothing, or what nobody asks.

@@ -182,6 +182,14 @@ class SoftmaxAttentionField(OracleField):
         c, pull = field.contract(means.chunk(3, dim=-1), split_heads(linear(w, query), m.n_head), s)
         return w, self._project(w, c, pull)
 
+    def weights(self) -> Tensor:
+        """`a_ij` of every head."""
+        return self.field.weights()
+
+    def energy(self) -> Tensor:
+        """`-½ Σ_h z_i^h`."""
+        return self.field.energy()
+
     def _project(self, u: Tensor, c: Tensor, pull: Tensor) -> Tensor:
         out, pull = self.module.out, merge_heads(pull)
         pulled = out(pull) if out.bias is None else linear(pull, matrix(out))

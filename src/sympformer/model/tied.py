@@ -146,6 +146,14 @@ class TiedField(OracleField):
         c, pull = self.field.connection((u @ self.A).unsqueeze(-3), u.unsqueeze(-3), s)
         return c.squeeze(-3) * u + self._raise(pull.squeeze(-3))
 
+    def weights(self) -> Tensor:
+        """`a_ij` of the only head."""
+        return self.field.weights()
+
+    def energy(self) -> Tensor:
+        """`-½ z_i`."""
+        return self.field.energy()
+
     def _momentum(self, p: Tensor) -> Tensor:
         """`Lᵀp`, made once, so that velocity and force of one `p` share a sweep."""
         if self._p is not p:

@@ -1,14 +1,14 @@
 """The pictures of runs on tasks: accuracy by length, and by what a model remembers."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sympformer import figures
-from sympformer.figures import BASELINE_COLOUR, FLOOR_COLOUR
+from sympformer.figures import FLOOR_COLOUR, label_lines
 from sympformer.shown import mathless
 from sympformer.study.accuracy import OPTIMUM, Answers, answers
+from sympformer.study.figure import FEW, MOST
 from sympformer.study.results import RunResult
 from sympformer.study.table import MARK
 
@@ -28,23 +28,27 @@ def draw_accuracy(results: Sequence[RunResult], baseline: str) -> "Figure":
     from matplotlib.figure import Figure
 
     found = answers(results, baseline)
-    looks, tests = _looks(found, baseline), results[0].tests
+    looks, tests = _looks(found), results[0].tests
     with figures.style():
         figure = Figure(figsize=(10, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        x = range(len(tests))
-        for a in found:
+        x, ends = range(len(tests)), []
+        for a in _drawn(found):
             means = [value.mean for value in a.accuracy.values()]
             halves = [value.half_width or 0.0 for value in a.accuracy.values()]
-            left.errorbar(x, means, halves, capsize=2, linewidth=1.5, **looks[a.preset])
-        left.plot(x, [test.ceiling for test in tests], color=FLOOR_COLOUR, linestyle="--")
+            left.errorbar(x, means, halves, linewidth=1.5, **looks[a.preset])
+            ends.append((a.preset, x[-1], means[-1], looks[a.preset]["color"]))
+        left.plot(x, [test.ceiling for test in tests], color=FLOOR_COLOUR, linestyle=(0, (1, 2)))
+        ends.append((OPTIMUM, x[-1], tests[-1].ceiling, FLOOR_COLOUR))
         left.set_xticks(list(x), [test.setting for test in tests])
         left.set_xlabel("test")
-        left.set_ylabel("accuracy")
+        left.set_title("accuracy")
         left.set_ylim(-0.03, 1.03)
+        label_lines(left, ends)
         _over_state(right, found, looks, tests[-1].ceiling)
         right.set_xlabel(f"KiB of the state after a sequence of {tests[-1].setting}")
-        _legend(figure, left)
+        if len(found) > MOST:
+            _legend(figure, right)
     return figure
 
 
@@ -57,7 +61,7 @@ def draw_suite(suite: Mapping[str, Sequence[RunResult]], baseline: str) -> "Figu
     from matplotlib.figure import Figure
 
     found = {name: answers(results, baseline) for name, results in suite.items()}
-    looks = _looks([a for task in found.values() for a in task], baseline)
+    looks = _looks([a for task in found.values() for a in task])
     columns = min(3, len(found))
     rows = -(-len(found) // columns)
     with figures.style():
@@ -87,30 +91,36 @@ def write_suite(
     return figures.save(draw_suite(suite, baseline), folder, "suite")
 
 
+def _drawn(found: Sequence[Answers]) -> Sequence[Answers]:
+    """All if their lines can be told apart, else the baseline, which comes first, and the best."""
+    return found if len(found) <= MOST else found[:FEW]
+
+
 def _over_state(axes: "Axes", found: Sequence[Answers], looks: Looks, ceiling: float) -> None:
     for a in found:
         size = list(a.state_bytes.values())[-1]
         if size:  # a model without a cache has no place here
             look = {**looks[a.preset], "linestyle": "none"}
             half = a.hardest.half_width or 0.0
-            axes.errorbar([size], [a.hardest.mean], [half], capsize=2, **look)
-    axes.axhline(ceiling, color=FLOOR_COLOUR, linestyle="--", linewidth=1.2, label=OPTIMUM)
+            axes.errorbar([size], [a.hardest.mean], [half], **look)
+    axes.axhline(ceiling, color=FLOOR_COLOUR, linestyle=(0, (1, 2)), linewidth=1.2, label=OPTIMUM)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda size, _: f"{size / 1024:g}")
     axes.margins(x=0.1)
     axes.set_ylim(-0.03, 1.03)
 
 
-def _looks(found: Sequence[Answers], baseline: str) -> Looks:
-    """One look an entry; the names in alphabetical order decide, so that figures agree."""
-    free, markers = figures.looks(), cycle("osD^vP*X")
+def _looks(found: Sequence[Answers]) -> Looks:
+    """One look an entry, the same in every picture."""
     faulty = {a.preset for a in found if a.faults}
-    looks = {}
-    for name in sorted({a.preset for a in found}):
-        colour, dash = (BASELINE_COLOUR, "-") if name == baseline else next(free)
-        label = mathless(name) + (f"  {MARK}" if name in faulty else "")
-        looks[name] = {"color": colour, "linestyle": dash, "label": label, "marker": next(markers)}
-    return looks
+    return {
+        name: {
+            **look.line(),
+            "marker": look.marker,
+            "label": mathless(name) + (f"  {MARK}" if name in faulty else ""),
+        }
+        for name, look in figures.looks(a.preset for a in found).items()
+    }
 
 
 def _legend(figure: "Figure", *panels: "Axes") -> None:

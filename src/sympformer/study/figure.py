@@ -1,17 +1,24 @@
-"""The figure of a comparison: validation loss by update and by wall time."""
+"""The figure of a comparison: losses by update, and what every entry is away from the control."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sympformer import figures
-from sympformer.figures import BASELINE_COLOUR, CONTROL_COLOUR, FLOOR_COLOUR
+from sympformer.figures import FLOOR_COLOUR, Look, label_lines
 from sympformer.shown import mathless
 from sympformer.study.results import RunResult
-from sympformer.study.statistics import Summary, control, summarise
+from sympformer.study.statistics import (
+    PairedDifference,
+    Summary,
+    differences_from,
+    fairest,
+    half_interval,
+    summarise,
+)
 from sympformer.study.table import MARK
 
 if TYPE_CHECKING:
@@ -20,6 +27,8 @@ if TYPE_CHECKING:
 
 # The first share of training, in which every loss falls steeply, may leave the frame at the top.
 CROPPED = 0.2
+MOST, FEW = 6, 4
+"""Lines that can be told apart; of more entries, a few have a line, and all have a dot."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +36,9 @@ class Line:
     """Mean over the seeds of one preset, at the evaluations that all its runs have."""
 
     step: np.ndarray
-    seconds: np.ndarray
     mean: np.ndarray
-    sd: np.ndarray
+    half: np.ndarray
+    """Half the 95 % t interval; 0 with one seed."""
 
     @classmethod
     def of(cls, runs: Sequence[RunResult]) -> "Line":
@@ -37,13 +46,13 @@ class Line:
         common = set.intersection(*(set(run.curve.step) for run in runs))
         kept = [np.isin(run.curve.step, list(common)) for run in runs]
         losses = np.stack([run.curve.loss[k] for run, k in zip(runs, kept, strict=True)])
-        seconds = np.stack([run.curve.seconds[k] for run, k in zip(runs, kept, strict=True)])
-        spread = losses.std(0, ddof=1) if len(runs) > 1 else np.zeros(losses.shape[1])
-        return cls(np.array(sorted(common)), seconds.mean(0), losses.mean(0), spread)
+        return cls(np.array(sorted(common)), losses.mean(0), half_interval(losses))
 
 
 def draw(results: Sequence[RunResult], baseline: str) -> "Figure":
-    """Draw one line a preset, a band of one standard deviation, and the entropy floor.
+    """Curves with bands on the left, paired differences from the fairest control on the right.
+
+    Both show 95 % t intervals over seeds.
 
     Raises:
         InputError: no run of the baseline.
@@ -51,35 +60,20 @@ def draw(results: Sequence[RunResult], baseline: str) -> "Figure":
     from matplotlib.figure import Figure
 
     summaries = sorted(summarise(results, baseline), key=lambda s: -s.final_loss.mean)
-    styles = _styles(summaries, baseline)
-    lines = {
-        summary.preset: Line.of([run for run in results if run.preset == summary.preset])
-        for summary in summaries
-    }
+    looks = figures.looks([s.preset for s in summaries])
+    control = fairest(baseline, [s.preset for s in summaries])
+    shown = chosen(summaries, {baseline, control})
+    lines = {s.preset: Line.of([r for r in results if r.preset == s.preset]) for s in shown}
     floors = {run.floor for run in results}
     floor = floors.pop() if len(floors) == 1 else None
-    longest = max(line.seconds[-1] for line in lines.values())
-    unit, seconds = ("minutes", 60) if longest >= 180 else ("seconds", 1)
+    others = len(summaries) > 1
     with figures.style():
-        figure = Figure(figsize=(10, 4.2), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True)
-        for summary in summaries:
-            line = lines[summary.preset]
-            for axes, x in ((left, line.step), (right, line.seconds / seconds)):
-                axes.plot(x, line.mean, **styles[summary.preset])
-                colour = styles[summary.preset]["color"]
-                low, high = line.mean - line.sd, line.mean + line.sd
-                axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-        for axes in (left, right):
-            _mark_floor(axes, floor)
-            axes.set_xlim(left=0)
-            axes.margins(x=0)
-        left.set_ylim(*_frame(list(lines.values()), floor))
-        left.set_ylabel("validation loss (nats per token)")
-        left.set_xlabel("updates")
-        right.set_xlabel(f"training time ({unit})")
-        handles, labels = left.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", frameon=False)
+        height = max(4.2, 1.2 + 0.24 * len(summaries))
+        figure = Figure(figsize=(12 if others else 7, height), layout="constrained")
+        panels = figure.subplots(1, 1 + others, squeeze=False)[0]
+        _draw_curves(panels[0], shown, lines, looks, floor)
+        if others:
+            _draw_differences(panels[1], results, summaries, looks, control)
     return figure
 
 
@@ -88,36 +82,91 @@ def write_figure(results: Sequence[RunResult], folder: Path, baseline: str) -> l
     return figures.save(draw(results, baseline), folder, "loss")
 
 
-def _styles(summaries: Sequence[Summary], baseline: str) -> dict[str, dict[str, Any]]:
-    """One look a preset; the names in alphabetical order decide, so that figures agree."""
-    fixed = {control(baseline): CONTROL_COLOUR, baseline: BASELINE_COLOUR}
-    free = figures.looks()
-    styles = {}
-    for summary in sorted(summaries, key=lambda s: s.preset):
-        preset = summary.preset
-        colour, dash = (fixed[preset], "-") if preset in fixed else next(free)
-        label = f"{mathless(preset)}  {summary.final_loss.mean:.3f}"
-        styles[preset] = {"color": colour, "linestyle": dash, "linewidth": 1.7, "label": label}
+def chosen(summaries: Sequence[Summary], fixed: set[str]) -> list[Summary]:
+    """All entries if they can be told apart; else what others are compared with, and the best."""
+    if len(summaries) <= MOST:
+        return list(summaries)
+    best = sorted(summaries, key=lambda s: (bool(s.faults), s.final_loss.mean))
+    kept = [s.preset for s in best if s.preset in fixed]
+    kept += [s.preset for s in best if s.preset not in fixed][: FEW - len(kept)]
+    return [s for s in summaries if s.preset in kept]
+
+
+def label(summary: Summary) -> str:
+    """Its name, with a mark where it is no sound decoder."""
+    if not summary.faults:
+        return summary.preset
+    return f"{summary.preset} {MARK} " + ("leaks" if summary.leaks else "failed the audit")
+
+
+def _draw_curves(
+    axes: "Axes",
+    shown: Sequence[Summary],
+    lines: dict[str, Line],
+    looks: dict[str, Look],
+    floor: float | None,
+) -> None:
+    ends = []
+    for summary in shown:
+        line, look = lines[summary.preset], looks[summary.preset]
+        style = {**look.line(), "linewidth": 1.7, "label": mathless(label(summary))}
         if summary.faults:
-            mark = f"{MARK} leaks" if summary.leaks else f"{MARK} failed the audit"
-            styles[preset] |= {"linestyle": ":", "linewidth": 2.2, "label": f"{label}  {mark}"}
-    return styles
-
-
-def _mark_floor(axes: "Axes", floor: float | None) -> None:
+            style |= {"linestyle": ":", "linewidth": 2.2}
+        axes.plot(line.step, line.mean, **style)
+        low, high = line.mean - line.half, line.mean + line.half
+        axes.fill_between(line.step, low, high, color=look.colour, alpha=0.13, linewidth=0)
+        name = f"{label(summary)}  {line.mean[-1]:.3f}"
+        ends.append((name, line.step[-1], line.mean[-1], look.colour))
+    axes.set_xlim(0, max(line.step[-1] for line in lines.values()))
+    axes.set_ylim(*_frame(list(lines.values()), floor))
     if floor is not None:
-        axes.axhline(floor, color=FLOOR_COLOUR, linestyle="--", linewidth=1.2)
-        axes.annotate(
-            f"entropy floor {floor:.3f}",
-            (1, floor),
-            xycoords=("axes fraction", "data"),
-            xytext=(-2, 3),
-            textcoords="offset points",
-            ha="right",
-            va="bottom",
-            color=FLOOR_COLOUR,
-            size="small",
-        )
+        axes.axhline(floor, color=FLOOR_COLOUR, linestyle=(0, (1, 2)), linewidth=1.2)
+        ends.append((f"entropy floor  {floor:.3f}", axes.get_xlim()[1], floor, FLOOR_COLOUR))
+    label_lines(axes, ends)
+    axes.set_title("validation loss (nats per token)")
+    axes.set_xlabel("updates")
+
+
+def _draw_differences(
+    axes: "Axes",
+    results: Sequence[RunResult],
+    summaries: Sequence[Summary],
+    looks: dict[str, Look],
+    control: str,
+) -> None:
+    """A dot an entry, the best at the bottom, with its interval."""
+    differences = differences_from(results, control)
+    rows = sorted(summaries, key=lambda s: (-_mean(differences, s), s.preset))
+    for i, summary in enumerate(reversed(rows)):
+        look, found = looks[summary.preset], differences.get(summary.preset)
+        if summary.preset == control:
+            axes.plot([0], [i], **look.dot(), markersize=6)
+        elif found is not None:
+            half = found.half_width or 0.0
+            style = {**look.dot(), "elinewidth": 1.6, "capsize": 0, "markersize": 6}
+            axes.errorbar([found.mean], [i], xerr=[half], **style)
+    axes.axvline(0, color=FLOOR_COLOUR, linewidth=1, zorder=0)
+    numbers = [differences.get(s.preset) for s in reversed(rows)]
+    names = [
+        mathless(label(s)) + ("" if d is None else f"  {d.mean:+.3f}")
+        for s, d in zip(reversed(rows), numbers, strict=True)
+    ]
+    axes.set_yticks(range(len(rows)), names)
+    for tick, summary in zip(axes.get_yticklabels(), reversed(rows), strict=True):
+        tick.set_color(looks[summary.preset].colour)
+    axes.set_ylim(-0.6, len(rows) - 0.3)
+    axes.locator_params(axis="x", nbins=5)
+    axes.grid(True, axis="x")
+    axes.grid(False, axis="y")
+    seeds = {d.seeds for d in differences.values() if d}
+    spread = "one seed" if max(map(len, seeds), default=1) < 2 else "95 % intervals"
+    axes.set_title(mathless(f"final loss minus that of {control}"))
+    axes.set_xlabel(f"nats per token, {spread}; left is better")
+
+
+def _mean(differences: dict[str, PairedDifference | None], summary: Summary) -> float:
+    found = differences.get(summary.preset)
+    return 0.0 if found is None else found.mean
 
 
 def _frame(lines: Sequence[Line], floor: float | None) -> tuple[float, float]:

@@ -24,19 +24,9 @@ def control(baseline: str) -> str:
     return f"{baseline}-untied"
 
 
-@dataclass(frozen=True)
-class Mean:
-    """Mean over seeds, and the standard deviation between them (None with one seed)."""
-
-    mean: float
-    sd: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Mean":
-        """Summarise one value a seed."""
-        return cls(
-            float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
-        )
+def fairest(baseline: str, presets: Container[str]) -> str:
+    """What differences are drawn from: the control if it is there, else the baseline."""
+    return references(baseline, presets)[-1]
 
 
 @dataclass(frozen=True)
@@ -49,11 +39,16 @@ class Interval:
     @classmethod
     def of(cls, values: Sequence[float]) -> "Interval":
         """Summarise one value a seed."""
-        mean, n = float(np.mean(values)), len(values)
-        if n == 1 or np.ptp(values) == 0:
-            return cls(mean, None)
-        spread = float(np.std(values, ddof=1)) / n**0.5
-        return cls(mean, float(scipy.stats.t.ppf(0.975, n - 1)) * spread)
+        half = half_interval(np.asarray(values))
+        return cls(float(np.mean(values)), float(half) or None)
+
+
+def half_interval(values: np.ndarray) -> np.ndarray:
+    """Half the 95 % t interval of the mean along the first axis, the seeds; 0 of one seed."""
+    n = len(values)
+    if n == 1:
+        return np.zeros(values.shape[1:])
+    return scipy.stats.t.ppf(0.975, n - 1) * values.std(0, ddof=1) / n**0.5
 
 
 @dataclass(frozen=True)
@@ -86,6 +81,34 @@ class PairedDifference:
         return cls(mean, float(high - low) / 2, float(test.pvalue), seeds)
 
 
+def differences_from(
+    results: Sequence[RunResult], reference: str
+) -> dict[str, PairedDifference | None]:
+    """The final loss of every other entry, compared with one by seed; None if no seed is common."""
+    losses: dict[str, dict[int, float]] = {}
+    for result in results:
+        losses.setdefault(result.preset, {})[result.seed] = result.final_loss
+    lookup(losses, reference, "entry among these runs")
+    return {
+        name: PairedDifference.paired(values, losses[reference])
+        for name, values in losses.items()
+        if name != reference
+    }
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """Holm's correction: p values of several comparisons, such that any below α is one in α.
+
+    The chance that any true hypothesis has such a p below α is at most α, however they depend on
+    one another (Holm 1979, Scand. J. Stat. 6).
+    """
+    corrected, least = {}, 0.0
+    for i, name in enumerate(sorted(p, key=lambda name: p[name])):
+        least = max(least, min(1.0, (len(p) - i) * p[name]))
+        corrected[name] = least
+    return {name: corrected[name] for name in p}
+
+
 @dataclass(frozen=True)
 class Summary:
     """One preset over its seeds; losses in nats per token."""
@@ -93,8 +116,8 @@ class Summary:
     preset: str
     seeds: tuple[int, ...]
     parameters: int
-    final_loss: Mean
-    best_loss: Mean
+    final_loss: Interval
+    best_loss: Interval
     differences: dict[str, PairedDifference | None]
     """Of the final loss, to each reference; the reference itself has none."""
     gap: float | None
@@ -154,8 +177,8 @@ def _summary(
         preset=preset,
         seeds=tuple(sorted(final)),
         parameters=runs[0].parameters,
-        final_loss=Mean.of(list(final.values())),
-        best_loss=Mean.of([run.best_loss for run in runs]),
+        final_loss=Interval.of(list(final.values())),
+        best_loss=Interval.of([run.best_loss for run in runs]),
         differences={
             name: PairedDifference.paired(final, _final_losses(groups[name]))
             for name in references(baseline, groups)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from sympformer.shown import code
 from sympformer.study.results import RunResult
-from sympformer.study.statistics import Mean, PairedDifference, Summary, references, summarise
+from sympformer.study.statistics import Interval, PairedDifference, Summary, references, summarise
 from sympformer.table import NONE, Table
 
 MARK = "†"
@@ -76,8 +76,9 @@ def _audit(summary: Summary) -> str:
     return "not audited" if summary.unaudited else "passed"
 
 
-def _mean(value: Mean) -> str:
-    return f"{value.mean:.4f}" + ("" if value.sd is None else f" ± {value.sd:.4f}")
+def _mean(value: Interval) -> str:
+    spread = "" if value.half_width is None else f" ± {value.half_width:.4f}"
+    return f"{value.mean:.4f}{spread}"
 
 
 def _difference(value: PairedDifference | None) -> str:
@@ -141,10 +142,7 @@ def _notes(
     if all(len(summary.seeds) == 1 for summary in summaries):
         yield "One seed: there is no spread, so a small difference may be chance."
     else:
-        yield (
-            "± is the standard deviation over seeds; for differences, which are paired by seed, "
-            "half the 95 % t interval."
-        )
+        yield "± is half the 95 % t interval over seeds, which are paired in differences."
     for what, distinct in (
         ("data", {result.corpus for result in results}),
         ("tokens", {result.steps if result.tests else result.tokens for result in results}),

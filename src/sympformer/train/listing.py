@@ -40,7 +40,7 @@ def listed(folder: Path) -> list[Listed]:
     """
     if not folder.is_dir():
         raise InputError(f"no folder {folder}: give the one where runs are, as in --out")
-    return [_listed(path.parent) for path in sorted(folder.rglob(CONFIG))]
+    return [standing(path.parent) for path in sorted(folder.rglob(CONFIG))]
 
 
 def table(runs: Sequence[Listed], folder: Path) -> Table:
@@ -68,13 +68,14 @@ def table(runs: Sequence[Listed], folder: Path) -> Table:
     )
 
 
-def _listed(path: Path) -> Listed:
+def standing(path: Path) -> Listed:
+    """How the run in a folder stands."""
     run = RunFolder(path)
     try:
         config = run.config()
     except InputError as error:
         return Listed(path, "damaged", 0, 0, None, None, None, str(error))
-    rows = _rows(path / METRICS)
+    rows = rows_in(path / METRICS)
     trained = [row for row in rows if row.get("event") == "train"]
     measured = [row["valid_loss"] for row in rows if row.get("event") == "eval"]
     last = rows[-1] if rows else {}
@@ -98,7 +99,7 @@ def _listed(path: Path) -> Listed:
     )
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def rows_in(path: Path) -> list[dict[str, Any]]:
     """The rows that can be read: the last line of a running run may be half-written."""
     rows = []
     for line in read_bytes(path).splitlines() if path.is_file() else ():
