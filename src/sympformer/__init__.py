@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from sympformer.causality import audit
     from sympformer.dynamics import register_scheme
     from sympformer.errors import InputError
+    from sympformer.exporting import exported
     from sympformer.model import (
         Block,
         Cache,
@@ -37,6 +38,7 @@ __all__ = [
     "build",
     "data",
     "dynamics",
+    "exported",
     "lab",
     "model",
     "presets",
@@ -59,6 +61,7 @@ _HOMES = {
     "Stream": "model",
     "audit": "causality",
     "build": "model",
+    "exported": "exporting",
     "presets": "model",
     "register_attention": "model",
     "register_model": "model",

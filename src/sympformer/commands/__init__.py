@@ -4,6 +4,7 @@ from sympformer.commands.bench import Bench
 from sympformer.commands.data import Data
 from sympformer.commands.evaluate import Eval
 from sympformer.commands.export import Export
+from sympformer.commands.export_program import ExportProgram
 from sympformer.commands.lab import Lab
 from sympformer.commands.models import Audit, Presets
 from sympformer.commands.runs import Runs
@@ -19,6 +20,7 @@ COMMANDS = {
     "export-weights": ExportWeights,
     "audit": Audit,
     "export": Export,
+    "export-program": ExportProgram,
     "report": Report,
     "runs": Runs,
     "lab": Lab,
