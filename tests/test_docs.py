@@ -16,7 +16,8 @@ import pytest
 
 import sympformer as sf
 
-PAGES = ["audit.md", "blocks.md", "extending.md", "huggingface.md", "schemes.md", "tasks.md"]
+PAGES = ["audit.md", "blocks.md", "export.md", "extending.md", "huggingface.md", "schemes.md"]
+PAGES += ["tasks.md"]
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^(?:<!-- needs (\S+) -->\n)?```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -14,7 +14,7 @@ from sympformer.attention import forms
 from sympformer.cli import main
 from sympformer.exporting import write_program
 
-FAMILIES = {"gpt-shift": 1, "symp-etd-ab2": 2, "linear-symp-h1": 1, "momentum-deltanet": 1}
+FAMILIES = {"gpt-shift": 1, "symp-etd-ab2": 2, "momentum-deltanet": 1}
 SHAPES = [(1, 1), (3, 20), (2, 7)]
 
 
@@ -78,7 +78,7 @@ torch.save((whole, last), ids)
 
 def test_a_file_needs_no_package(made, text, tmp_path):
     """With states of constant size, which start as zeros of their shape."""
-    model, files = made("gated-delta-symp", n_layer=1), []
+    model, files = made("deltanet", n_layer=1), []
     for what in ("forward", "step"):
         files.append(tmp_path / f"{what}.pt2")
         write_program(sf.exported(model, what), files[-1])
@@ -110,7 +110,7 @@ def test_the_command(tmp_path, capsys):
     sizes = "--n-layer 1 --n-head 1 --n-embd 16 --block-size 16 --batch-size 2 --steps 2 "
     sizes += "--warmup 0 --eval-every 1 --eval-blocks 2 --train-tokens 3000 --valid-tokens 400"
     run, file = str(tmp_path / "run"), tmp_path / "step.pt2"
-    assert main(["train", "deltanet", *sizes.split(), "--out", run]) == 0
+    assert main(["train", "linear-gpt", *sizes.split(), "--out", run]) == 0
     assert main(["export-program", run, str(file), "--step"]) == 0
     note = {"sympformer": ""}
     program = torch.export.load(file, extra_files=note)
