@@ -152,8 +152,9 @@ def row(preset: str, old: list[str], *, onnx: bool, aoti: bool) -> tuple[list[st
 def read_table() -> tuple[str, dict[str, list[str]]]:
     """The page up to its table, and the rows that are there."""
     text, _, table = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    lines = [line.strip("| \n").split(" | ") for line in table.splitlines() if "`" in line]
-    return text, {cells[0].strip("`"): cells for cells in lines}
+    lines = [line.split("|")[1:-1] for line in table.splitlines() if "`" in line]
+    rows = [[cell.strip() for cell in line] for line in lines]
+    return text, {cells[0].strip("`"): cells for cells in rows}
 
 
 def write_table(text: str, rows: dict[str, list[str]]) -> None:

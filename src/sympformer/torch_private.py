@@ -119,6 +119,16 @@ def compiler_options(wanted: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in wanted.items() if name in known}
 
 
+def require_in_program(holds: Any) -> None:
+    """Let a program that is exported refuse numbers for which a condition does not hold.
+
+    What follows may rely on it; a torch that lacks this names the condition, and does not export.
+    """
+    check = _find("_check")
+    if check is not None:
+        check(holds)
+
+
 def compile_ahead(program: Any, file: Any, options: dict[str, Any], note: dict[str, str]) -> None:
     """Compile an exported program into a file that runs without Python, with a note in it."""
     module = importlib.import_module("torch._inductor")

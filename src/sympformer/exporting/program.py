@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from sympformer import torch_private
 from sympformer.errors import InputError, lookup, one_line
 from sympformer.exporting.past import GivenPast, parts_of
 from sympformer.model import LanguageModel
@@ -60,6 +61,8 @@ def exported(model: nn.Module, what: What = "forward") -> ExportedProgram:
         part, arguments, shapes = make(_frozen(model))
         try:
             program = torch.export.export(part, arguments, dynamic_shapes=shapes, strict=False)
+        except InputError:
+            raise
         except Exception as error:
             raise InputError(f"torch.export cannot follow this model: {one_line(error)}") from error
     _require_plain(program)
@@ -96,8 +99,8 @@ class Step(nn.Module):
             length: Any = cache[self.growing[0]].shape[-2]
         else:
             length = cache["length"].item()
-            torch._check(length >= 0)
-            torch._check(length < self.model.config.block_size)
+            for holds in (length >= 0, length < self.model.config.block_size):
+                torch_private.require_in_program(holds)
         past = GivenPast(cache, length)
         head = table(self.model.inputs.usual.tokens)
         logits = Output(self.model.states(tokens, past), head, None).last_logits
