@@ -17,8 +17,8 @@ import pytest
 import sympformer as sf
 
 PAGES = [
-    *("audit.md", "blocks.md", "extending.md", "huggingface.md", "report.md", "schemes.md"),
-    "tasks.md",
+    *("audit.md", "blocks.md", "export.md", "extending.md", "huggingface.md", "report.md"),
+    *("schemes.md", "tasks.md"),
 ]
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

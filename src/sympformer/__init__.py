@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from sympformer.causality import audit
     from sympformer.dynamics import register_scheme
     from sympformer.errors import InputError
+    from sympformer.exporting import exported
     from sympformer.model import (
         Block,
         Cache,
@@ -38,6 +39,7 @@ __all__ = [
     "build",
     "data",
     "dynamics",
+    "exported",
     "lab",
     "model",
     "presets",
@@ -61,6 +63,7 @@ _HOMES = {
     "Stream": "model",
     "audit": "causality",
     "build": "model",
+    "exported": "exporting",
     "presets": "model",
     "register_attention": "model",
     "register_model": "model",

@@ -6,6 +6,7 @@ takes a second, and decides for good whether Triton is interpreted.
 
 import importlib
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from operator import attrgetter
@@ -116,6 +117,25 @@ def compiler_options(wanted: dict[str, Any]) -> dict[str, Any]:
     """Those of the wanted options that torch's compiler knows; it refuses any other."""
     known = importlib.import_module("torch._inductor").list_options()
     return {name: value for name, value in wanted.items() if name in known}
+
+
+def require_in_program(holds: Any) -> None:
+    """Let a program that is exported refuse numbers for which a condition does not hold.
+
+    What follows may rely on it; a torch that lacks this names the condition, and does not export.
+    """
+    check = _find("_check")
+    if check is not None:
+        check(holds)
+
+
+def compile_ahead(program: Any, file: Any, options: dict[str, Any], note: dict[str, str]) -> None:
+    """Compile an exported program into a file that runs without Python, with a note in it."""
+    module = importlib.import_module("torch._inductor")
+    settings = {**compiler_options(options), "aot_inductor.metadata": note}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch, of torch
+        module.aoti_compile_and_package(program, package_path=str(file), inductor_configs=settings)
 
 
 def compiler_failure() -> type[Exception]:

@@ -18,7 +18,8 @@ and of linear attention
 | scan | token by token in C++ compiled at first use; on processors, for heads of 8, 16, … numbers |
 
 Within a transform of `torch.func` and in forward mode, softmax runs by the formula, whatever form
-is asked for (`sympformer.derivatives`).
+is asked for (`sympformer.derivatives`). Under `torch.export` a form that is not asked for is one
+of torch's own operators alone, for any number of tokens: fused or naive, and masked.
 """
 
 import importlib
@@ -268,7 +269,9 @@ def _choose(q: Tensor, k: Tensor, v: Tensor, *, log_sum: bool) -> str:
 
 def _linear(q: Tensor, v: Tensor, what: str, *, scans: bool = True) -> LinearForm:
     name = _state.forced if _state.forced in LINEAR else "scan"
-    if name == "scan" and not (scans and scan.suits(q, v)):
+    if torch.compiler.is_exporting() and _state.forced not in LINEAR:
+        name = "masked" if q.shape[-2] > 1 else "chunked"  # of a single token, without a system
+    elif name == "scan" and not (scans and scan.suits(q, v)):
         name = "chunked"
     _note(name, q, v, f"in {what}")
     return LINEAR[name]
@@ -286,6 +289,8 @@ def _fastest(q: Tensor, k: Tensor, v: Tensor, log_sum: bool) -> str:
     if q.shape[-2] == 1:
         return "naive"  # one row of scores
     plain = not log_sum and v.shape[-1] <= q.shape[-1]
+    if torch.compiler.is_exporting():
+        return "fused" if plain else "naive"
     if q.device.type == "cpu":
         long = LONG_IF_NARROW if q.shape[-1] < NARROW else LONG
         return "fused" if plain and k.shape[-2] < long else "tiled"

@@ -34,6 +34,6 @@ def _average(q: Tensor, k: Tensor, v: Tensor, causality: Causality, scale: float
     whole = n == k.shape[-2]
     mask = visible(n, k.shape[-2], q.device) if masked and not whole else None
     out = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=masked and whole, scale=scale
+        q, k, v, attn_mask=mask, is_causal=bool(masked and whole), scale=scale
     )
     return out[..., :width]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sympformer.attention import chunked as in_chunks
+from sympformer.attention.decay import between
 from sympformer.attention.precision import full_precision, new_state, wide
 
 State = tuple[Tensor, Tensor]
@@ -45,7 +46,29 @@ def masked(
     Returns:
         What is read, `(..., n, e)` in the dtype of `y`, and `(S, M)` in float32 or better.
     """
-    return _in_chunks(q, k, y, beta, eta, mu, decay, state, k.shape[-2])
+    with full_precision(k):
+        given = q, k, y, beta, eta
+        q, k, values, beta, eta = (wide(x) for x in given)
+        shape = (*k.shape[:-1], 1)
+        slow = wide(mu).clamp(min=torch.finfo(k.dtype).tiny).log().expand(shape)
+        g = torch.zeros_like(slow) if decay is None else wide(decay).expand(shape)
+        # What is left at i of the state, and of the velocity, that token j wrote.
+        kept, moving = (between(x).squeeze(-1).tril() for x in (g, slow))
+        shares = beta * moving
+        before, after = kept.tril(-1) @ shares, kept @ shares
+        faded, slowed = g.cumsum(-2).exp(), slow.cumsum(-2).exp()
+        earlier, drift = (weight @ (beta * slowed) for weight in (kept.tril(-1), kept))
+        S, M = _start(k, y, state)
+
+        right = values - (faded * k) @ S - (earlier * k) @ M
+        matrix = (k @ k.mT) * before * eta.mT
+        residuals = torch.linalg.solve_triangular(matrix, right, upper=False, unitriangular=True)
+        written = eta * residuals
+        read = ((q @ k.mT) * after) @ written + (faded * q) @ S + (drift * q) @ M
+        last = slice(-1, None)
+        of_S, of_M = ((k * weight[..., last, :].mT).mT @ written for weight in (after, moving))
+        S = faded[..., last, :] * S + drift[..., last, :] * M + of_S
+        return read.to(y.dtype), (S, slowed[..., last, :] * M + of_M)
 
 
 def recurrent(
@@ -87,20 +110,7 @@ def chunked(
     """As `masked`, in chunks of C tokens, between which both matrices go."""
     if k.shape[-2] == 1:
         return recurrent(q, k, y, beta=beta, eta=eta, mu=mu, decay=decay, state=state)
-    return _in_chunks(q, k, y, beta, eta, mu, decay, state, in_chunks.chunk_size(k, y))
-
-
-def _in_chunks(
-    q: Tensor,
-    k: Tensor,
-    y: Tensor,
-    beta: Tensor,
-    eta: Tensor,
-    mu: Tensor,
-    decay: Tensor | None,
-    state: State | None,
-    size: int,
-) -> tuple[Tensor, State]:
+    size = in_chunks.chunk_size(k, y)
     with full_precision(k):
         heads, shape = k.shape[:-2], (*k.shape[:-1], 1)
         kept = k.new_ones(shape) if decay is None else wide(decay).exp().expand(shape)

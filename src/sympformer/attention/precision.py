@@ -1,6 +1,6 @@
 """States of sums, and all that is solved, are in float32 or better, whatever the inputs are."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ def wide(x: Tensor) -> Tensor:
 
 def full_precision(like: Tensor) -> AbstractContextManager:
     """Switch autocast off: it would make products of states in half precision."""
-    return torch.autocast(like.device.type, enabled=False)
+    kind = like.device.type
+    # Nothing to switch off leaves no trace in a graph that is exported.
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def new_state(k: Tensor, v: Tensor) -> Tensor:

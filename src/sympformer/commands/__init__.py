@@ -5,6 +5,7 @@ from sympformer.commands.data import Data
 from sympformer.commands.estimate import Estimate
 from sympformer.commands.evaluate import Eval
 from sympformer.commands.export import Export
+from sympformer.commands.export_program import ExportProgram
 from sympformer.commands.imported import Import
 from sympformer.commands.lab import Lab
 from sympformer.commands.models import Audit, Presets
@@ -22,6 +23,7 @@ COMMANDS = {
     "audit": Audit,
     "export": Export,
     "import": Import,
+    "export-program": ExportProgram,
     "report": Report,
     "runs": Runs,
     "lab": Lab,

@@ -103,7 +103,7 @@ def previous(e: Tensor, past: Past) -> Tensor:
     if last is None:
         last = torch.zeros_like(e[:, :1])
     past.keep("input", e[:, -1:].clone())
-    return torch.cat([last, e[:, :-1]], dim=1)
+    return torch.cat([last, e], dim=1)[:, :-1]
 
 
 def require_ids(tokens: Tensor, *types: torch.dtype) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sympformer.attention.past import NoPast
+from sympformer.attention.past import NoPast, Past
 from sympformer.errors import InputError
 from sympformer.model.block import Block, loop, reset_parts
 from sympformer.model.cache import Cache, Recorder
@@ -159,10 +159,7 @@ class LanguageModel(Decoder):
             )
         else:
             past = NoPast(None if cache is None else cache.padding)
-        if self.config.causality == "ensembles":
-            hidden = self._of_ensembles(tokens, past)
-        else:
-            hidden = self._hidden(tokens, past)
+        hidden = self.states(tokens, past)
         head = table(self.inputs.usual.tokens)
         hidden = hidden.to(product_dtype(hidden))
         if not torch.is_grad_enabled():
@@ -180,8 +177,20 @@ class LanguageModel(Decoder):
             )
         return Output(hidden, head, None, made)
 
-    def _hidden(self, tokens: Tensor, past: Recorder | NoPast) -> Tensor:
-        """The normalised position of every token behind the last layer, `(B, T, d)`."""
+    def states(self, tokens: Tensor, past: Past | Recorder) -> Tensor:
+        """The normalised position of every token behind the last layer, `(B, T, d)`.
+
+        This is the pass itself, without checks, without logits.
+
+        Args:
+            tokens: ids `(B, T)`.
+            past: what stands before them, and takes what they leave for later ones.
+        """
+        if self.config.causality == "ensembles":
+            return self._of_ensembles(tokens, past)
+        return self._through_layers(tokens, past)
+
+    def _through_layers(self, tokens: Tensor, past: Past | Recorder) -> Tensor:
         stream = self.inputs(tokens, past.part("inputs"))
         again = self.recomputes and torch.is_grad_enabled() and isinstance(past, NoPast)
         for layer, tempo in enumerate(self._tempos(stream.t)):
@@ -193,11 +202,11 @@ class LanguageModel(Decoder):
                 stream = block(stream, **known)
         return self.norm(stream.x)
 
-    def _of_ensembles(self, tokens: Tensor, past: Recorder | NoPast) -> Tensor:
-        """As `_hidden`, each token as the last of an ensemble of its own; the past are ids."""
+    def _of_ensembles(self, tokens: Tensor, past: Past | Recorder) -> Tensor:
+        """As `states`, each token as the last of an ensemble of its own; the past are ids."""
         ids = past.part("ensembles").extend("ids", tokens.unsqueeze(-1)).squeeze(-1)
         rows, padding = prefixes(ids, tokens.shape[1], past.padding)
-        last = self._hidden(rows, NoPast(padding))[:, -1]
+        last = self._through_layers(rows, NoPast(padding))[:, -1]
         return last.unflatten(0, tokens.shape)
 
     def _tempos(self, t: Tensor) -> list[Tempo | None]:
