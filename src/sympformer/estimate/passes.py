@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from sympformer import machine, torch_private
 from sympformer.model import ModelConfig, build
@@ -88,7 +86,7 @@ def _counted(model: nn.Module, tokens: Tensor, dtype: str) -> Pass:
     return Pass(counter.most, counter.moved)
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(torch_private.dispatch_mode()):
     """Adds up what operations move, and follows what they make until it is freed.
 
     Attributes:
@@ -110,7 +108,7 @@ class _Counter(TorchDispatchMode):
         if getattr(func, "is_view", False) or func.namespace == "prim":  # asked for its device
             return out
         given, made = (
-            [t for t in tree_leaves(tree) if isinstance(t, Tensor)]
+            [t for t in torch_private.leaves(tree) if isinstance(t, Tensor)]
             for tree in ((args, kwargs), out)
         )
         self.moved += sum(t.numel() * t.element_size() for t in given + made)
