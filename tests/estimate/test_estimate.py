@@ -129,6 +129,7 @@ def test_the_command(tmp_path, capsys):
     assert "gpt, 4 processes" in said
     assert f"| tokens of the run | {7 * 16 * 32:,} |" in said
     assert "memory: exchange" in said
+    assert "3.35 TB a second" in said
     assert "exchanges between processes are not counted" in said
 
 

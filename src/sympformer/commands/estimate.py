@@ -128,7 +128,7 @@ class Estimate:
         ]
         notes = [
             f"{hardware.name}: {hardware.peak / 1e12:.3g} 10^12 operations a second, "
-            f"{hardware.bandwidth / 1e9:.3g} GB a second, {dtype}"
+            f"{_bytes(hardware.bandwidth)} a second, {dtype}"
         ]
         if self.processes > 1:
             notes.append("exchanges between processes are not counted in times")
@@ -137,7 +137,8 @@ class Estimate:
 
 
 def _bytes(size: float) -> str:
-    return f"{size / 1e9:,.3g} GB" if size >= 1e9 else f"{size / 1e6:,.3g} MB"
+    unit, name = next((u for u in ((1e12, "TB"), (1e9, "GB")) if size >= u[0]), (1e6, "MB"))
+    return f"{size / unit:,.3g} {name}"
 
 
 def _time(seconds: float) -> str:
