@@ -162,6 +162,16 @@ def test_without_a_name_for_the_failure_of_the_compiler(hide):
     compiler.require_compiler("cpu")
 
 
+def test_without_tensors_of_shapes_only(hide):
+    import torch._subclasses.fake_tensor
+
+    with torch_private.shapes_only():
+        assert torch.ones(2**50).sum().shape == ()
+    hide(torch._subclasses.fake_tensor, "FakeTensorMode")
+    with torch_private.shapes_only():
+        assert torch.ones(2).sum() == 2
+
+
 def test_blocks_whose_compiled_form_is_elsewhere_stay_as_they_are():
     block = nn.Linear(2, 2)
     torch_private.call_uncompiled_if(lambda: True, block)  # not compiled at all

@@ -178,6 +178,28 @@ def passes_are_kept() -> AbstractContextManager:
     return _patch("torch._functorch.config", donated_buffer=False) or nullcontext()
 
 
+def dispatch_mode() -> type[Any]:
+    """The class of what is asked in place of every operation inside it; torch fails without."""
+    return importlib.import_module("torch.utils._python_dispatch").TorchDispatchMode
+
+
+def leaves(tree: Any) -> list[Any]:
+    """What nested containers hold; torch fails without."""
+    return importlib.import_module("torch.utils._pytree").tree_leaves(tree)
+
+
+def shapes_only() -> AbstractContextManager:
+    """Inside, new tensors have shapes but no numbers, and what is made of them is not computed.
+
+    A torch that does not know of this computes it.
+    """
+    try:
+        mode = importlib.import_module("torch._subclasses.fake_tensor").FakeTensorMode
+    except (ImportError, AttributeError):
+        return nullcontext()
+    return mode(allow_non_fake_inputs=True)
+
+
 def _patch(config: str, **settings: Any) -> AbstractContextManager | None:
     try:
         module = importlib.import_module(config)

@@ -44,6 +44,15 @@ def test_layers_and_rows_are_extrapolated(name, tiny):
     assert told.held == pytest.approx(counted.held, rel=0.1)
 
 
+def test_a_model_beyond_this_machine_is_counted(tiny):
+    """None of its numbers are made: a matrix alone would take 200 GB."""
+    config = tiny("gpt", n_layer=96, n_head=8, n_embd=2**17, block_size=64)
+    small = replace(config, n_embd=2**16)
+    wide, less = (one_pass(c, 1, 64) for c in (config, small))
+    assert wide.held > less.held
+    assert wide.moved == pytest.approx(4 * less.moved, rel=0.1)
+
+
 def test_ids_are_extrapolated(tiny, monkeypatch):
     config = tiny("gpt", n_layer=3, n_embd=32, block_size=64, vocab_size=3000)
     monkeypatch.setattr(passes, "MOST_IDS", 500)
@@ -80,6 +89,12 @@ def test_memory_of_shares(tiny):
     assert held.exchange == 4 * (4 * block + 3 * (n - 4 * block))
 
 
+def test_memory_of_shares_of_a_model_in_one_piece(tiny):
+    model = tiny("symp-h0", n_layer=4, unique_layers=2, loop_scalars="own")
+    run = RunConfig("symp-h0", model, train=TrainConfig(parallel="fsdp"))
+    assert memory(run, Pass(0.0, 0.0), 4).exchange == 4 * 3 * parameters(model)
+
+
 def test_bounds_of_the_speed(tiny):
     model = tiny("symp-h0")
     machine = Hardware("slow", peak=1e6, bandwidth=1e6, memory=None)
@@ -88,6 +103,8 @@ def test_bounds_of_the_speed(tiny):
     assert found.moved == 1e7 + 28 * parameters(model)
     assert found.most == pytest.approx(96 / (found.operations / 1e6))
     assert found.least == pytest.approx(96 / (found.operations / 1e6 + found.moved / 1e6))
+    shared = speed(model, Pass(0.0, 5e6), 2, 3, 16, machine, sharers=4)
+    assert shared.moved == 1e7 + 28 * parameters(model) / 4
     busy = replace(model, vocab_size=100_000)  # an update moves more than products take
     quick = machine._replace(peak=1e18)
     assert speed(busy, Pass(0.0, 0.0), 1, 1, 16, quick).most == pytest.approx(
@@ -112,7 +129,15 @@ def test_the_command(tmp_path, capsys):
     assert "gpt, 4 processes" in said
     assert f"| tokens of the run | {7 * 16 * 32:,} |" in said
     assert "memory: exchange" in said
+    assert "3.35 TB a second" in said
     assert "exchanges between processes are not counted" in said
+
+
+def test_sequences_of_a_task_are_those_of_training(capsys):
+    settings = ["--task-set", "vocab_size=64", "train=[[16,2]]", "test=[[64,4]]"]
+    options = ["--n-layer", "2", "--n-embd", "16", "--steps", "3", "--hardware", "h100"]
+    assert main(["estimate", "gpt", "--task", "mqar", *settings, *options]) == 0
+    assert f"| tokens of an update | {16 * 16:,} |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -123,6 +148,7 @@ def test_the_command(tmp_path, capsys):
         (["--processes", "3"], "3 processes cannot share the 16 rows"),
         (["--hardware", "h100", "--dtype", "float32"], "is that of bfloat16"),
         (["--peak", "-1"], "peak must be greater than 0"),
+        (["--processes", "2", "--parallel", "none"], "none in 2 processes is refused"),
     ],
 )
 def test_what_cannot_be_estimated(options, says, capsys):

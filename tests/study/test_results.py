@@ -87,7 +87,7 @@ def test_a_corrupt_run_is_refused_by_name(write_run, file: str, content: str):
 def test_what_is_no_run_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="is no run folder"):
         RunResult.load(tmp_path)
-    with pytest.raises(InputError, match="holds no finished run"):
+    with pytest.raises(InputError, match=r"holds no finished run: .* --html FILE"):
         load_results(tmp_path)
     with pytest.raises(InputError, match="is no folder"):
         load_results(tmp_path / "absent")

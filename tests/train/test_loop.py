@@ -269,6 +269,18 @@ def test_a_run_goes_on_with_other_options(corpus, config, tmp_path):
     assert run.finished
 
 
+def test_a_run_goes_on_with_states_written_in_a_thread(config, corpus, tmp_path):
+    train(config, corpus, tmp_path / "plain")
+    longer = replace(config.train, steps=9)
+    whole = train(replace(config, train=longer), corpus, tmp_path / "plain", resume=True)
+    train(config, corpus, tmp_path / "other")
+    threaded = replace(config, train=replace(longer, async_save=True))
+    summary = train(threaded, corpus, tmp_path / "other", resume=True)
+    assert summary["final_loss"] == whole["final_loss"]
+    assert summary["changes"] == [{"from_step": 6, "steps": 9, "async_save": True}]
+    assert RunFolder(tmp_path / "other").config() == threaded
+
+
 @pytest.mark.parametrize("change", [{}, {"learning_rate": 1e-4, "eval_every": 2, "threads": 1}])
 def test_a_finished_run_is_left_as_it_is(change, corpus, config, tmp_path):
     """Its tables would speak of a change that was of no update."""

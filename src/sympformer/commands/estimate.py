@@ -62,6 +62,10 @@ class Estimate:
                 raise InputError(f"{name} must be greater than 0, not {value}")
         lookup({"here": None, **HARDWARE}, self.hardware, "hardware")
         config = self._asked()
+        if self.processes > 1 and config.train.parallel == "none":
+            raise InputError(
+                f"--parallel none in {self.processes} processes is refused by train: leave it out"
+            )
         if config.model.model:
             raise InputError("a model of a user's own is not estimated: nothing is known of it")
         if self.hardware == "here":
@@ -93,11 +97,13 @@ class Estimate:
 
         model, t = config.model, config.train
         own = share(t.batch_size, t.accumulation, self.processes)
-        rows, length = t.batch_size // own.parts, model.block_size
+        rows = t.batch_size // own.parts
+        length = model.block_size if config.data.task is None else config.data.make_task().trained
         with Console(stderr=True).status("counting passes of 2 and 3 layers"):
             passed = one_pass(model, rows, length, dtype)
         held = memory(config, passed, self.processes)
-        fast = speed(model, passed, own.micro_batches, rows, length, hardware)
+        sharers = self.processes if t.parallel == "fsdp" else 1
+        fast = speed(model, passed, own.micro_batches, rows, length, hardware, sharers)
         update = t.batch_size * t.accumulation * length
         lines = [("parameters", f"{parameters(model):,}")]
         lines += [
@@ -122,7 +128,7 @@ class Estimate:
         ]
         notes = [
             f"{hardware.name}: {hardware.peak / 1e12:.3g} 10^12 operations a second, "
-            f"{hardware.bandwidth / 1e9:.3g} GB a second, {dtype}"
+            f"{_bytes(hardware.bandwidth)} a second, {dtype}"
         ]
         if self.processes > 1:
             notes.append("exchanges between processes are not counted in times")
@@ -131,7 +137,8 @@ class Estimate:
 
 
 def _bytes(size: float) -> str:
-    return f"{size / 1e9:,.3g} GB" if size >= 1e9 else f"{size / 1e6:,.3g} MB"
+    unit, name = next((u for u in ((1e12, "TB"), (1e9, "GB")) if size >= u[0]), (1e6, "MB"))
+    return f"{size / unit:,.3g} {name}"
 
 
 def _time(seconds: float) -> str:

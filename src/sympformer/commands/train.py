@@ -59,7 +59,8 @@ class Train:
     """Run folder; runs/PRESET-sSEED if not given."""
     resume: Path | None = None
     """Run folder to continue; its own configuration gives the defaults of all other options. Of
-    them --steps, --learning-rate, --eval-every, --threads, --device and --parallel may change."""
+    them --steps, --learning-rate, --eval-every, --async-save, --threads, --device and --parallel
+    may change."""
     config: Path | None = None
     """TOML file that gives the defaults of all other options, as the config.toml of a run."""
     set: Set = ()

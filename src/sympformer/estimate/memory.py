@@ -39,13 +39,15 @@ def memory(config: RunConfig, passed: Pass, processes: int = 1) -> Memory:
     n = parameters(config.model)
     moments = 8 * n - 4 * _with_one_moment(config)
     mode = config.train.parallel
-    if processes == 1 or mode == "none":
+    if processes == 1:
         return Memory(4 * n, 4 * n, moments, 0, passed.held)
     if mode != "fsdp":
         return Memory(4 * n, 4 * n, moments, 4 * n, passed.held)
     small = replace(config.model, n_layer=1, unique_layers=0, loop_scalars="shared")
     block = parameters(replace(small, n_layer=2)) - parameters(small)
     layers = config.model.unique_layers or config.model.n_layer
+    if config.model.loop_scalars == "own":  # sharded as one piece
+        block = layers = 0
     beside = n - layers * block
     share = 1 / processes
     exchange = 4 * (4 * block + 3 * beside)

@@ -6,10 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from sympformer import machine
+from sympformer import machine, torch_private
 from sympformer.model import ModelConfig, build
 
 
@@ -29,12 +27,13 @@ MOST_IDS = 4096
 def one_pass(config: ModelConfig, rows: int, length: int, dtype: str = "float32") -> Pass:
     """A pass over `(rows, length)` tokens, with as many layers, rows and ids as asked for.
 
-    Counted are passes with 2 and 3 layers over 2 and 3 rows, on this processor in the forms that it
-    would choose; both numbers grow nearly linearly in layers and in rows. What a larger vocabulary
-    moves is found so, too; it holds no more, for logits are made a few at a time.
+    Counted are passes with 2 and 3 layers over 2 and 3 rows, in the forms that this processor would
+    choose; both numbers grow nearly linearly in layers and in rows. What a larger vocabulary moves
+    is found so, too; it holds no more, for logits are made a few at a time. Tensors have shapes
+    only: nothing is computed, and a model may be larger than this machine.
 
     Args:
-        config: the model, of any number of layers; its weights are drawn anew.
+        config: the model, of any number of layers.
         rows: sequences.
         length: tokens of each.
         dtype: of the products, "float32", "bfloat16" or "float16".
@@ -45,10 +44,10 @@ def one_pass(config: ModelConfig, rows: int, length: int, dtype: str = "float32"
     def count(layers: int, ids: int) -> None:
         options = {"unique_layers": 0, "loop_scalars": "shared"}
         small = replace(config, n_layer=layers, vocab_size=ids, **options)
-        with machine.seeded(0):
+        with torch_private.shapes_only():
             model = build(small)
-        for some in (2, 3):
-            counts[layers, some, ids] = _counted(model, torch.zeros(some, length).long(), dtype)
+            for some in (2, 3):
+                counts[layers, some, ids] = _counted(model, torch.zeros(some, length).long(), dtype)
 
     def slopes(which: int, of: tuple[int, int], base: tuple[int, int]) -> tuple[float, float]:
         """By how much a number is larger `of` a size than of a `base`: with 2 rows, and a row."""
@@ -74,12 +73,7 @@ def one_pass(config: ModelConfig, rows: int, length: int, dtype: str = "float32"
 
 
 def _counted(model: nn.Module, tokens: Tensor, dtype: str) -> Pass:
-    """Count a pass of a model: the second one, for the first may try which product is faster."""
-    _once(model, tokens, dtype)
-    return _once(model, tokens, dtype)
-
-
-def _once(model: nn.Module, tokens: Tensor, dtype: str) -> Pass:
+    """Count a pass of a model over ids that are zeros."""
     counter = _Counter()
     hooks = [p.register_post_accumulate_grad_hook(counter.leave_out) for p in model.parameters()]
     with counter:
@@ -92,7 +86,7 @@ def _once(model: nn.Module, tokens: Tensor, dtype: str) -> Pass:
     return Pass(counter.most, counter.moved)
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(torch_private.dispatch_mode()):
     """Adds up what operations move, and follows what they make until it is freed.
 
     Attributes:
@@ -108,11 +102,13 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func.name() == "aten::_local_scalar_dense":
+            return 0  # nothing but ids is asked for its value, and they are zeros
         out = func(*args, **(kwargs or {}))
-        if getattr(func, "is_view", False):
+        if getattr(func, "is_view", False) or func.namespace == "prim":  # asked for its device
             return out
         given, made = (
-            [t for t in tree_leaves(tree) if isinstance(t, Tensor)]
+            [t for t in torch_private.leaves(tree) if isinstance(t, Tensor)]
             for tree in ((args, kwargs), out)
         )
         self.moved += sum(t.numel() * t.element_size() for t in given + made)

@@ -26,16 +26,24 @@ class Speed(NamedTuple):
 
 
 def speed(
-    config: ModelConfig, passed: Pass, passes: int, rows: int, length: int, hardware: Hardware
+    config: ModelConfig,
+    passed: Pass,
+    passes: int,
+    rows: int,
+    length: int,
+    hardware: Hardware,
+    sharers: int = 1,
 ) -> Speed:
     """The bounds of an update of `passes` passes over `(rows, length)` tokens.
+
+    `sharers` processes have an equal share of every parameter, and update that.
 
     Between them lies what caches and fused operations save. What is above `most` contradicts the
     peak, what is below `least` waits for something else: Python, the data, other processes.
     """
     tokens = passes * rows * length
     operations = passes * rows * flops.step(config, length).total
-    update = ADAMW * parameters(config)
+    update = ADAMW * parameters(config) / sharers
     moved = passes * passed.moved + update
     products = operations / hardware.peak
     traffic = moved / hardware.bandwidth

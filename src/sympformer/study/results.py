@@ -182,7 +182,10 @@ def load_results(folders: str | os.PathLike[str] | Iterable[Path]) -> list[RunRe
                 warnings.warn(f"{visible(str(run))} is not finished and is left out", stacklevel=2)
         runs = [run for run in runs if run.finished or run.given_up]
         if not any(run.finished for run in runs):
-            raise InputError(f"{parent} holds no finished run")
+            raise InputError(
+                f"{parent} holds no finished run: `sympformer report {parent} --html FILE` makes a "
+                "page of those that train"
+            )
     else:
         runs = [RunFolder(folder) for folder in folders]
     lost: dict[str, set[float]] = {}

@@ -200,7 +200,15 @@ class TrainConfig:
             )
 
 
-CHANGEABLE = ("steps", "learning_rate", "eval_every", "threads", "device", "parallel")
+CHANGEABLE = (
+    "steps",
+    "learning_rate",
+    "eval_every",
+    "async_save",
+    "threads",
+    "device",
+    "parallel",
+)
 """Options of training that a run may go on with other values of."""
 
 

@@ -58,7 +58,7 @@ def train(
 
     Args:
         config: what to train. A resumed run may go on with other steps, learning_rate, eval_every,
-            threads, device and parallel; its state says from which step.
+            async_save, threads, device and parallel; its state says from which step.
         data: the text or the task; `config.model.vocab_size` must hold all its ids.
         folder: where to write; it must hold no run unless `resume`.
         resume: continue from the folder's last state.
