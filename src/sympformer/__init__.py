@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sympformer import attention, data, dynamics, lab, model, study, tasks, train
     from sympformer.causality import audit
+    from sympformer.citations import citation
     from sympformer.dynamics import register_scheme
     from sympformer.errors import InputError
     from sympformer.model import (
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     )
     from sympformer.tracing import trace
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Block",
@@ -36,6 +37,7 @@ __all__ = [
     "attention",
     "audit",
     "build",
+    "citation",
     "data",
     "dynamics",
     "lab",
@@ -61,6 +63,7 @@ _HOMES = {
     "Stream": "model",
     "audit": "causality",
     "build": "model",
+    "citation": "citations",
     "presets": "model",
     "register_attention": "model",
     "register_model": "model",
