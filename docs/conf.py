@@ -33,9 +33,17 @@ html_css_files = ["narrow.css"]
 
 
 def setup(app):
-    """Pages link to files of the repository as GitHub shows them; the site offers them to load."""
+    """Connect what pages and docstrings need."""
     app.connect("source-read", _as_files)
+    app.connect("autodoc-process-docstring", _as_prose, priority=100)
 
 
 def _as_files(app, page, source):
+    """Pages link to files of the repository as GitHub shows them; the site offers them to load."""
     source[0] = re.sub(r"\]\((\.\./[^)]*\.md)\)", r"](path:\1)", source[0])
+
+
+def _as_prose(app, what, name, thing, options, lines):
+    """Napoleon takes what stands before a colon in an attribute's first line for its type."""
+    if what == "attribute":
+        lines.insert(0, "")
