@@ -430,6 +430,18 @@ def test_wrong_usage(arguments, capsys):
     assert run(*arguments) == 2
 
 
+def test_without_arguments_it_says_what_to_do_first():
+    """At once, before torch is there; every line is a command."""
+    code = "import sys; from sympformer.cli import main; main([]); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    lines = done.stderr.splitlines()
+    assert 5 <= len(lines) <= 8
+    commands = re.findall(r"^  sympformer (\S+)", done.stderr, re.MULTILINE)
+    assert commands[0] == "compare"
+    assert set(commands) <= {*COMMANDS, "--help"}
+
+
 def test_options_are_added_to_those_of_a_file(tmp_path):
     """One option of the model, or one variant, does not silently drop those that the file gives."""
     plan, out = tmp_path / "plan.toml", tmp_path / "out"

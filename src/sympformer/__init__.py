@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sympformer import attention, data, dynamics, lab, model, study, tasks, train
     from sympformer.causality import audit
+    from sympformer.citations import citation
     from sympformer.dynamics import register_scheme
     from sympformer.errors import InputError
     from sympformer.exporting import exported
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     )
     from sympformer.tracing import trace
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Block",
@@ -37,6 +38,7 @@ __all__ = [
     "attention",
     "audit",
     "build",
+    "citation",
     "data",
     "dynamics",
     "exported",
@@ -63,6 +65,7 @@ _HOMES = {
     "Stream": "model",
     "audit": "causality",
     "build": "model",
+    "citation": "citations",
     "exported": "exporting",
     "presets": "model",
     "register_attention": "model",

@@ -15,6 +15,17 @@ from sympformer.shown import visible
 
 # All else is imported by `main`, which answers whatever happens meanwhile.
 
+WELCOME = """\
+Transformers whose layers are steps of an accelerated flow. To begin:
+
+  sympformer compare             train and audit six models side by side (about four minutes)
+  sympformer presets             list the architectures
+  sympformer train symp-r2       train one, on the embedded stories, into runs/symp-r2-s0
+  sympformer generate runs/symp-r2-s0 --prompt "once upon a time"
+  sympformer audit symp-r2       does any output depend on a later token?
+  sympformer --help              all commands; each has its own --help
+"""
+
 _NO_MEMORY = (
     "allocate memory",
     "failed to map segment",
@@ -88,6 +99,9 @@ def _together(arguments: list[str]) -> Iterator[bool]:
 
 
 def _run(arguments: list[str], speaks: bool) -> int:
+    if not arguments:
+        sys.stderr.write(WELCOME)
+        return 2
     try:
         # What a parser finds wrong, it finds in every process.
         with open(os.devnull, "w") as null, nullcontext() if speaks else redirect_stderr(null):

@@ -157,7 +157,7 @@ class Compare:
 
     def _compared(self, plan: Any, folder: Path) -> list[Any] | None:
         """Train the runs of a plan; what was found if all are finished, else None."""
-        from sympformer.study import compare, load_results
+        from sympformer.study import Board, compare, load_results
 
         shard = _shard(self.shard)
         plan.runs(vocab_size=2)  # refuse what makes no sense before any data is prepared
@@ -165,8 +165,10 @@ class Compare:
         corpus = prepare(plan.data)
         configs = plan.runs(vocabulary(corpus))
         machine.keep_freed_memory()
-        progress = Watched(Console(stderr=True), self.watch, folder)
-        with noticed() as stop:
+        console = Console(stderr=True)
+        board = Board(console, configs, folder, plan.data.task or "")
+        progress = Watched(console, self.watch, folder, board)
+        with noticed() as stop, board:
             runs = compare(configs, corpus, folder, progress, shard, stop)
         folders = map(RunFolder, runs)
         if left := sum(not (run.finished or run.given_up) for run in folders):

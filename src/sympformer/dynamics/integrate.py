@@ -104,7 +104,7 @@ def integrate(
         t0: time at the start; Nesterov and log-linear damping need t0 > 0.
 
     Returns:
-        x and p, each of shape (steps + 1, *x.shape), the start included.
+        x and p, each of shape `(steps + 1, *x.shape)`, the start included.
 
     Raises:
         InputError: unknown scheme, or arguments that do not fit.

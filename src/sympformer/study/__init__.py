@@ -1,6 +1,7 @@
 """Comparisons: train presets alike, test the differences, tabulate and draw them."""
 
 from sympformer.study.accuracy import accuracy_table, suite_table
+from sympformer.study.board import Board
 from sympformer.study.compare import compare
 from sympformer.study.plan import Plan
 from sympformer.study.report import print_suite, print_table, write_report, write_suite_report
@@ -9,6 +10,7 @@ from sympformer.study.statistics import summarise
 from sympformer.study.table import comparison_table
 
 __all__ = [
+    "Board",
     "Plan",
     "RunResult",
     "accuracy_table",

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -12,15 +13,30 @@ from sympformer.shown import visible
 from sympformer.train.config import RunConfig
 
 
-class Progress:
-    """A line per run: steps, loss, validation loss, tokens a second, time left.
+class Display(Protocol):
+    """What shows runs in a terminal, one after another; nothing where the output is none."""
 
-    Where the output is no terminal (a log file, CI), evaluations are printed instead, and an update
-    a minute.
-    """
+    def begin(self, config: RunConfig, step: int) -> None:
+        """A run begins, or goes on at a step."""
+        ...
 
-    def __init__(self, console: Console | None = None):
-        self.console = console or Console(stderr=True)
+    def update(self, step: float, loss: float, speed: float) -> None:
+        """It has made an update: loss in nats a token, speed in tokens a second."""
+        ...
+
+    def evaluated(self, loss: float) -> None:
+        """It was measured on the validation text."""
+        ...
+
+    def end(self) -> None:
+        """It ends."""
+        ...
+
+
+class OneLine:
+    """A line for the run that trains: steps, loss, validation loss, tokens a second, time left."""
+
+    def __init__(self, console: Console) -> None:
         self.bar = Bar(
             TextColumn("{task.description:<22}", markup=False),
             BarColumn(bar_width=20),
@@ -29,9 +45,51 @@ class Progress:
             TextColumn("valid {task.fields[valid]}"),
             TextColumn("{task.fields[speed]:>6.0f} tok/s"),
             TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
+            console=console,
+            disable=not console.is_terminal,
         )
+
+    def begin(self, config: RunConfig, step: int) -> None:
+        """Start the line of a run."""
+        self.bar.start()
+        self.task = self.bar.add_task(
+            named(config),
+            total=config.train.steps,
+            completed=step,
+            loss=float("nan"),
+            valid="  -  ",
+            speed=0.0,
+        )
+
+    def update(self, step: float, loss: float, speed: float) -> None:
+        """Show an update."""
+        self.bar.update(self.task, completed=step, loss=loss, speed=speed)
+
+    def evaluated(self, loss: float) -> None:
+        """Show an evaluation."""
+        self.bar.update(self.task, valid=f"{loss:.3f}")
+
+    def end(self) -> None:
+        """Leave the run's line, and the terminal as it was."""
+        self.bar.stop()
+        self.bar.remove_task(self.task)  # or the next run would show it again
+
+
+def named(config: RunConfig) -> str:
+    """A run, for people."""
+    return f"{visible(config.name)} (seed {config.train.seed})"
+
+
+class Progress:
+    """What is said of runs: in a terminal by a display, a line of the run if not given.
+
+    Where the output is no terminal (a log file, CI), evaluations are printed instead, and an update
+    a minute.
+    """
+
+    def __init__(self, console: Console | None = None, display: Display | None = None):
+        self.console = console or Console(stderr=True)
+        self.display = display or OneLine(self.console)
         self.name = ""
 
     @classmethod
@@ -40,17 +98,9 @@ class Progress:
         return cls(Console(quiet=True))
 
     def begin(self, config: RunConfig, step: int, forms: Sequence[str] = ()) -> None:
-        """Start a run's line; `forms` says how attention is computed."""
-        self.name = f"{visible(config.name)} (seed {config.train.seed})"
-        self.bar.start()
-        self.task = self.bar.add_task(
-            self.name,
-            total=config.train.steps,
-            completed=step,
-            loss=float("nan"),
-            valid="  -  ",
-            speed=0.0,
-        )
+        """Start showing a run; `forms` says how attention is computed."""
+        self.name = named(config)
+        self.display.begin(config, step)
         self.loss: float | None = None
         self.steps, self.first, self.minute = config.train.steps, step, EveryMinute()
         self.began = time.monotonic()
@@ -69,9 +119,7 @@ class Progress:
             self.say(f"update {row['step']:.0f} is not finite and was skipped ({so_far})")
             return
         self.loss = row["loss"] if self.loss is None else 0.9 * self.loss + 0.1 * row["loss"]
-        self.bar.update(
-            self.task, completed=row["step"], loss=self.loss, speed=row["tokens"] / row["seconds"]
-        )
+        self.display.update(row["step"], self.loss, row["tokens"] / row["seconds"])
         if not self.console.is_terminal and self.minute.is_over():
             made, left = row["step"] - self.first, self.steps - row["step"]
             minutes = (time.monotonic() - self.began) / made * left / 60
@@ -82,7 +130,7 @@ class Progress:
 
     def evaluated(self, row: dict[str, float]) -> None:
         """Show an evaluation."""
-        self.bar.update(self.task, valid=f"{row['valid_loss']:.3f}")
+        self.display.evaluated(row["valid_loss"])
         if not self.console.is_terminal:
             accuracy = f"accuracy {row['accuracy']:.4f}, " if "accuracy" in row else ""
             self.console.print(
@@ -92,6 +140,5 @@ class Progress:
             )
 
     def end(self) -> None:
-        """Leave the run's line, and the terminal as it was."""
-        self.bar.stop()
-        self.bar.remove_task(self.task)  # or the next run would show it again
+        """Say no more of the run."""
+        self.display.end()

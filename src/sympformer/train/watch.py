@@ -17,7 +17,7 @@ from rich.console import Console
 from sympformer.errors import InputError, lookup, one_line
 from sympformer.optional import require
 from sympformer.train.config import RunConfig
-from sympformer.train.progress import Progress
+from sympformer.train.progress import Display, Progress
 
 PROJECT = "sympformer"
 
@@ -107,13 +107,20 @@ class Watched(Progress):
         console: of the progress.
         watch: names in `TRACKERS`.
         where: a folder for what trackers write.
+        display: of the progress.
 
     Raises:
         InputError: there is no such tracker, or its package is missing.
     """
 
-    def __init__(self, console: Console, watch: Sequence[str], where: Path) -> None:
-        super().__init__(console)
+    def __init__(
+        self,
+        console: Console,
+        watch: Sequence[str],
+        where: Path,
+        display: Display | None = None,
+    ) -> None:
+        super().__init__(console, display)
         for name in watch:
             lookup(TRACKERS, name, "tracker")
             require(name, name, f"--watch {name}")
