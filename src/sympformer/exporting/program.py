@@ -28,10 +28,8 @@ ROWS, TOKENS = 2, 3
 def exported(model: nn.Module, what: What = "forward") -> ExportedProgram:
     """The program of a model, with its weights, in its dtype and on its device.
 
-    | what | takes | gives |
-    |---|---|---|
-    | forward | ids `(B, T)`, int64 | logits `(B, T, V)` |
-    | step | the last ids `(B, 1)`, a cache | logits of the next ones `(B, V)`, the new cache |
+    `forward` takes ids `(B, T)`, int64, and gives logits `(B, T, V)`; `step` takes the last ids
+    `(B, 1)` and a cache, and gives the logits of the next ones `(B, V)` and the new cache.
 
     A cache is a dictionary of tensors. Entries of softmax attention grow with the text,
     `(B, H, length, d)`; all others are states of constant size, beside which `length`, int64
