@@ -102,6 +102,15 @@ def test_a_run_under_way_is_seen_too(runs, tmp_path, capsys):
     assert charts(page)["training"]["figures"]  # what was learned, from the lines that are whole
 
 
+def test_a_run_has_its_page_in_its_folder(runs, capsys):
+    stopped = runs.parent / "stopped"
+    assert main(["report", str(stopped), "--sentence", "She got a kite ."]) == 0
+    page = stopped / "report.html"
+    assert f"written: {page}" in capsys.readouterr().out
+    page.unlink()
+    assert main(["report", str(runs), "--sentence", "She got a kite ."]) == 2
+
+
 @pytest.mark.parametrize("updates", [0, 1])
 def test_a_run_that_has_just_begun_is_seen_too(runs, updates, tmp_path):
     begun = tmp_path / "begun"

@@ -32,6 +32,8 @@ from sympformer.train.folder import RunFolder
 from sympformer.train.parallel import require_one_process
 from sympformer.train.watch import Watched
 
+PAGE = "report.html"
+"""The page of a run folder, in it."""
 PEEK = 256
 """Tokens of the validation text that are looked at for its first document."""
 
@@ -182,8 +184,8 @@ class Report:
     """Write the table and the figure of runs that are already there; or a page about them."""
 
     folders: Positional[tuple[Path, ...]]
-    """Folder whose subfolders are runs; with --html also run folders, finished or not, and several
-    of both."""
+    """Folder whose subfolders are runs; or one run folder, finished or not, whose page is written
+    into it; with --html several of both."""
     baseline: str = ""
     """Entry that the others are compared with; gpt if it is among them, else the first."""
     html: Path | None = None
@@ -197,15 +199,16 @@ class Report:
         """Report."""
         if not self.folders:
             raise InputError("report needs a folder of runs")
-        if self.html is not None:
-            return self._page(self.html)
+        folder = next(iter(self.folders))
+        own = len(self.folders) == 1 and RunFolder(folder).exists
+        if page := self.html or (folder / PAGE if own else None):
+            return self._page(page)
         if self.sentence:
             raise InputError("--sentence is about the page: give --html FILE, or leave it out")
         if len(self.folders) > 1:
             raise InputError("the table is of one folder of runs: give one, or --html FILE")
         from sympformer.study import load_results
 
-        folder = next(iter(self.folders))
         return _report(load_results(folder), folder, self.baseline)
 
     def _page(self, path: Path) -> int:
