@@ -83,7 +83,7 @@ class Problem:
         )
         return self.along(gradients), weights
 
-    def second(self, e=2e-5):
+    def second(self, e=4e-6):
         """The second derivative along the direction, by differences of first ones, O(e⁴)."""
         at = [self.slope(i * e)[0] for i in (-2, -1, 1, 2)]
         return (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * e)

@@ -252,8 +252,9 @@ def _map(module: Linear) -> Map:
 
 def _side_by_side(module: Linear, count: int) -> list[Map]:
     """The maps that one module makes side by side."""
+    parts = matrix(module).chunk(count)
     biases = [None] * count if module.bias is None else module.bias.chunk(count)
-    return list(map(Map, matrix(module).chunk(count), biases))
+    return list(map(Map, parts, biases))
 
 
 def _apply(m: Map | None, x: Tensor) -> Tensor:

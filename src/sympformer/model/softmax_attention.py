@@ -66,6 +66,7 @@ class SoftmaxAttention(AttentionOracle):
     ):
         super().__init__(d, n_head, reads=reads, causality=causality, heads=heads)
         self.normalizer: Normalizer = normalizer
+        self.biased = bias
         require_mobility(normalizer, reads)
         if reads == "drift":
             self.qk = Linear(d, 2 * d, bias)
@@ -170,7 +171,7 @@ class SoftmaxAttentionField(OracleField):
     def proposal(self, p: Tensor, beta: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
         """`W = β p + γ Att` and `C(W)`, in one sweep where that can be."""
         m, field = self.module, self.field
-        plain = self.featured is None and m.outputs is None and m.out.bias is None
+        plain = self.featured is None and m.outputs is None and not m.biased
         if not (plain and field.sweeps):
             return super().proposal(p, beta, gamma)
 
@@ -191,8 +192,8 @@ class SoftmaxAttentionField(OracleField):
         return self.field.energy()
 
     def _project(self, u: Tensor, c: Tensor, pull: Tensor) -> Tensor:
-        out, pull = self.module.out, merge_heads(pull)
-        pulled = out(pull) if out.bias is None else linear(pull, matrix(out))
+        m, pull = self.module, merge_heads(pull)
+        pulled = linear(pull, matrix(m.out)) if m.biased else m.out(pull)
         return torch.addcmul(pulled, c.mean(-3), u)
 
     def _momentum(self, p: Tensor) -> Tensor:
