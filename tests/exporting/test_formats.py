@@ -27,11 +27,11 @@ def onnxruntime():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("name", ["symp-r2", "deltanet"])
-def test_a_step_in_onnx(name, made, start, text, tmp_path, onnxruntime):
-    model, file = made(name, torch.float32, n_layer=1), tmp_path / "step.onnx"
+def test_a_step_in_onnx(made, start, text, tmp_path, onnxruntime):
+    model, file = made("deltanet", torch.float32, n_layer=1), tmp_path / "step.onnx"
     program = sf.exported(model, "step")
-    write_program(program, file, "onnx")
+    for written in (tmp_path / "first.onnx", file):  # a program may be written more than once
+        write_program(program, written, "onnx")
     session, known = onnxruntime.InferenceSession(str(file)), about(program)
     assert json.loads(session.get_modelmeta().custom_metadata_map["sympformer"]) == known
     cache = [entry.numpy() for entry in start(program, 3).values()]

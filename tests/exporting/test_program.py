@@ -1,6 +1,6 @@
 """Programs compute what their models do, for any number of rows and tokens, without this package.
 
-One preset a family; `benchmarks/exports.py` takes all.
+States are in the file that is loaded alone below; `benchmarks/exports.py` takes all presets.
 """
 
 import subprocess
@@ -14,7 +14,7 @@ from sympformer.attention import forms
 from sympformer.cli import main
 from sympformer.exporting import write_program
 
-FAMILIES = {"gpt-shift": 1, "symp-etd-ab2": 2, "momentum-deltanet": 1}
+FAMILIES = {"gpt-shift": 1, "symp-etd-ab2": 2}
 SHAPES = [(1, 1), (3, 20), (2, 7)]
 
 

@@ -5,7 +5,7 @@ import re
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,6 +82,14 @@ def _is_number(size: Any) -> bool:
     return isinstance(size, int)
 
 
+def _copied(program: ExportedProgram) -> ExportedProgram:
+    """The same program; torch's own passes leave traces in one that they were given."""
+    file = BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    return torch.export.load(file)
+
+
 def _write_pt2(program: ExportedProgram, file: Path) -> None:
     torch.export.save(program, file, extra_files={NOTE: json.dumps(about(program))})
 
@@ -89,7 +97,7 @@ def _write_pt2(program: ExportedProgram, file: Path) -> None:
 def _write_aoti(program: ExportedProgram, file: Path) -> None:
     require_compiler(next(iter(program.state_dict.values())).device.type)
     note = {NOTE: json.dumps(about(program))}
-    torch_private.compile_ahead(program, file, DECODING, note)
+    torch_private.compile_ahead(_copied(program), file, DECODING, note)
 
 
 def _write_onnx(program: ExportedProgram, file: Path) -> None:
@@ -99,7 +107,7 @@ def _write_onnx(program: ExportedProgram, file: Path) -> None:
     try:
         with warnings.catch_warnings(), redirect_stdout(StringIO()):  # it tells its progress
             warnings.simplefilter("ignore")
-            made = torch.onnx.export(program, dynamo=True, verbose=False, **names)
+            made = torch.onnx.export(_copied(program), dynamo=True, verbose=False, **names)
     except torch.onnx.OnnxExporterError as error:
         lacking = re.search(r"op='(\S+?)'", str(error))
         what = f"has no operator for {lacking[1]}" if lacking else f"fails: {one_line(error)}"
