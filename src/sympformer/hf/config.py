@@ -19,7 +19,7 @@ class SympFormerConfig(PreTrainedConfig):
     """
 
     model_type = "sympformer"
-    keys_to_ignore_at_inference = ("cache", "momenta")
+    keys_to_ignore_at_inference = ["cache", "momenta"]  # noqa: RUF012 - added to a list by Trainer
 
     composition: dict[str, Any] | None = None
 
