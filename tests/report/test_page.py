@@ -102,7 +102,7 @@ def test_a_run_under_way_is_seen_too(runs, tmp_path, capsys):
     assert charts(page)["training"]["figures"]  # what was learned, from the lines that are whole
 
 
-def test_a_run_has_its_page_in_its_folder(runs, capsys):
+def test_a_run_under_way_has_its_page_in_its_folder(runs, capsys):
     stopped = runs.parent / "stopped"
     assert main(["report", str(stopped), "--sentence", "She got a kite ."]) == 0
     page = stopped / "report.html"

@@ -33,7 +33,7 @@ from sympformer.train.parallel import require_one_process
 from sympformer.train.watch import Watched
 
 PAGE = "report.html"
-"""The page of a run folder, in it."""
+"""The page of a run under way, in its folder."""
 PEEK = 256
 """Tokens of the validation text that are looked at for its first document."""
 
@@ -184,8 +184,8 @@ class Report:
     """Write the table and the figure of runs that are already there; or a page about them."""
 
     folders: Positional[tuple[Path, ...]]
-    """Folder whose subfolders are runs; or one run folder, finished or not, whose page is written
-    into it; with --html several of both."""
+    """Folder whose subfolders are runs; or one run folder, into which its page is written while it
+    trains; with --html also several of both."""
     baseline: str = ""
     """Entry that the others are compared with; gpt if it is among them, else the first."""
     html: Path | None = None
@@ -200,8 +200,9 @@ class Report:
         if not self.folders:
             raise InputError("report needs a folder of runs")
         folder = next(iter(self.folders))
-        own = len(self.folders) == 1 and RunFolder(folder).exists
-        if page := self.html or (folder / PAGE if own else None):
+        run = RunFolder(folder)
+        under_way = len(self.folders) == 1 and run.exists and not run.finished
+        if page := self.html or (folder / PAGE if under_way else None):
             return self._page(page)
         if self.sentence:
             raise InputError("--sentence is about the page: give --html FILE, or leave it out")
