@@ -95,14 +95,14 @@ def test_memory_of_shares_of_a_model_in_one_piece(tiny):
     assert memory(run, Pass(0.0, 0.0), 4).exchange == 4 * 3 * parameters(model)
 
 
-def test_bounds_of_the_speed(tiny):
+def test_the_speed_of_a_roofline(tiny):
     model = tiny("symp-h0")
     machine = Hardware("slow", peak=1e6, bandwidth=1e6, memory=None)
     found = speed(model, Pass(0.0, 5e6), passes=2, rows=3, length=16, hardware=machine)
     assert found.operations == 6 * flops.step(model, 16).total
     assert found.moved == 1e7 + 28 * parameters(model)
     assert found.most == pytest.approx(96 / (found.operations / 1e6))
-    assert found.least == pytest.approx(96 / (found.operations / 1e6 + found.moved / 1e6))
+    assert found.uncached == pytest.approx(96 / (found.operations / 1e6 + found.moved / 1e6))
     shared = speed(model, Pass(0.0, 5e6), 2, 3, 16, machine, sharers=4)
     assert shared.moved == 1e7 + 28 * parameters(model) / 4
     busy = replace(model, vocab_size=100_000)  # an update moves more than products take

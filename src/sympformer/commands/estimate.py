@@ -116,13 +116,13 @@ class Estimate:
             ("operations of a process in it", f"{fast.operations:.3g}"),
             ("bytes that it moves", _bytes(fast.moved)),
             ("tokens a second, at most", f"{fast.most * self.processes:,.0f}"),
-            ("tokens a second, all in memory", f"{fast.least * self.processes:,.0f}"),
+            ("tokens a second, all in memory", f"{fast.uncached * self.processes:,.0f}"),
             ("tokens of the run", f"{update * t.steps:,}"),
             (
-                "its time",
+                "its time, from that",
                 " to ".join(
                     _time(update * t.steps / speed / self.processes)
-                    for speed in (fast.most, fast.least)
+                    for speed in (fast.most, fast.uncached)
                 ),
             ),
         ]

@@ -1,4 +1,4 @@
-"""Tokens a second, between two bounds that a roofline gives."""
+"""Tokens a second by a roofline: at most, and with every byte moved to and from memory."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class Speed(NamedTuple):
     """Bytes of an update, if no operation leaves anything in a cache for the next."""
     most: float
     """Tokens a second if products run at their peak and all else costs nothing."""
-    least: float
+    uncached: float
     """Tokens a second if, beside that, every byte is moved to and from memory."""
 
 
@@ -34,12 +34,12 @@ def speed(
     hardware: Hardware,
     sharers: int = 1,
 ) -> Speed:
-    """The bounds of an update of `passes` passes over `(rows, length)` tokens.
+    """What a roofline says of an update of `passes` passes over `(rows, length)` tokens.
 
     `sharers` processes have an equal share of every parameter, and update that.
 
-    Between them lies what caches and fused operations save. What is above `most` contradicts the
-    peak, what is below `least` waits for something else: Python, the data, other processes.
+    Between the two lies what caches and fused operations save. `most` is a bound, `uncached` is
+    none: products of narrow models are made below the peak, and exponentials are not counted.
     """
     tokens = passes * rows * length
     operations = passes * rows * flops.step(config, length).total
