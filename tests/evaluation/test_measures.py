@@ -151,6 +151,9 @@ def test_last_words(certain, tmp_path):
     plain = tmp_path / "passages.txt"
     plain.write_text("\n\n".join(passages))
     assert evaluation.read_passages(plain) == passages
+    separated = "one\u2028line\u0085still"
+    file.write_text(json.dumps({"text": separated}, ensure_ascii=False), encoding="utf-8")
+    assert evaluation.read_passages(file) == [separated]
     found = evaluation.last_words(certain, TOKENIZER, passages)
     assert found.tokens.tolist() == [4, 4, 5, 4]  # the space before is a byte of the word
     assert not found.right.any()  # which nothing announces

@@ -16,9 +16,8 @@ import numpy as np
 from sympformer.data import Tokenizer
 from sympformer.errors import InputError
 from sympformer.evaluation.intervals import ratio, share
-from sympformer.evaluation.pairs import json_lines
+from sympformer.evaluation.lines import json_lines, lines_of
 from sympformer.evaluation.scoring import score
-from sympformer.files import reason
 from sympformer.model import CustomModel, LanguageModel
 
 _LAST = re.compile(r"(.*\S)(\s+\S+)", re.DOTALL)
@@ -59,12 +58,7 @@ def read_passages(path: Path) -> list[str]:
             if not isinstance(row.get("text"), str):
                 raise InputError(f"line {number} of {path} has no 'text'")
         return [row["text"] for _, row in rows]
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = reason(error) if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"cannot read {path}: {why}") from None
-    passages = [line for line in lines if line.strip()]
+    passages = [line for line in lines_of(path) if line.strip()]
     if not passages:
         raise InputError(f"{path} holds no passage")
     return passages

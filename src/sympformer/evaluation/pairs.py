@@ -4,7 +4,6 @@ The format is that of BLiMP (Warstadt et al. 2020): a JSON object a line with `s
 `sentence_bad`, and a name of the phenomenon under `UID` if there are several.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import Any, NamedTuple
 from sympformer.data import Tokenizer
 from sympformer.errors import InputError
 from sympformer.evaluation.intervals import share
+from sympformer.evaluation.lines import json_lines
 from sympformer.evaluation.scoring import score
 from sympformer.evaluation.text import encoded
-from sympformer.files import reason
 from sympformer.model import CustomModel, LanguageModel
 
 
@@ -63,33 +62,6 @@ def read_pairs(path: Path) -> list[Pair]:
             )
         pairs.append(Pair(*map(str, given), kind=str(row.get("UID", ""))))
     return pairs
-
-
-def json_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The objects of a file, one a line, and the numbers of their lines; blank lines are none.
-
-    Raises:
-        InputError: it cannot be read, has none, or a line is no JSON object.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = reason(error) if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"cannot read {path}: {why}") from None
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            raise InputError(f"line {number} of {path} is no JSON object")
-        rows.append((number, row))
-    if not rows:
-        raise InputError(f"{path} holds nothing")
-    return rows
 
 
 def minimal_pairs(
