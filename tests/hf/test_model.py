@@ -172,8 +172,12 @@ def test_some_logits(tiny, keep):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"inputs_embeds": torch.zeros(2, 9, 16)}, "inputs_embeds has no place"),
-        ({"input_ids": None}, "needs input_ids"),
+        ({"inputs_embeds": torch.zeros(2, 9, 16)}, "either input_ids or inputs_embeds"),
+        ({"input_ids": None}, "either input_ids or inputs_embeds"),
+        (
+            {"input_ids": None, "inputs_embeds": torch.zeros(2, 9, 9)},
+            r"must be \(batch, time, 16\)",
+        ),
         ({"head_mask": torch.ones(2, 2)}, "head_mask has no effect"),
         ({"position_ids": torch.zeros(2, 9, dtype=torch.int64)}, "position_ids must count"),
         ({"attention_mask": torch.ones(2, 1, 9, 9)}, "masks of pairs"),
@@ -184,6 +188,58 @@ def test_what_is_refused(tiny, options, message):
     _, made = both(tiny, "gpt")
     with pytest.raises(InputError, match=message):
         made(**{"input_ids": prompt(), **options})
+
+
+@pytest.mark.parametrize("preset", [*PRESETS, "gpt-untied"])
+def test_vectors_in_the_place_of_ids(tiny, preset):
+    """Equal to ids: predictions, losses, a cache, padding, gradients, generation."""
+    _, made = both(tiny, preset)
+    ids, embed = prompt(), made.get_input_embeddings()
+    vectors = embed(ids)
+    assert vectors.shape[-1] == embed.embedding_dim
+    assert torch.equal(vectors[1], embed.weight[ids[1]])
+    assert torch.equal(made(inputs_embeds=vectors).logits, made(ids).logits)
+    mask = padded(ids)
+    given = {"attention_mask": mask, "labels": ids, "use_cache": True}
+    by_vectors, by_ids = made(inputs_embeds=vectors, **given), made(ids, **given)
+    assert torch.equal(by_vectors.loss, by_ids.loss)
+    more = torch.cat([mask, mask[:, -1:]], dim=1)
+    new = {"attention_mask": more, "position_ids": (more.cumsum(1) - 1)[:, -1:]}
+    rest = made(ids[:, :1], cache=by_vectors.cache, **new).logits
+    again = made(inputs_embeds=embed(ids[:, :1]), cache=by_ids.cache, **new).logits
+    assert torch.equal(rest, again)
+    (slope,) = torch.autograd.grad(by_vectors.loss, vectors)
+    assert slope[0, :4].abs().max() < 1e-6 * slope[0, 4:].abs().max()  # sums of decays are rounded
+    options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "attention_mask": mask}
+    by_ids = made.generate(ids, **options)[:, ids.shape[1] :]
+    assert torch.equal(made.generate(inputs_embeds=vectors.detach(), **options), by_ids)
+
+
+@pytest.mark.parametrize("preset", ["gpt-untied", "symp-r2"])
+def test_a_soft_prompt(tiny, preset):
+    """PEFT puts learned vectors before the text, and finds the right tables for it."""
+    peft = pytest.importorskip("peft")
+    _, made = both(tiny, preset)
+    ids, width = prompt(), made.get_input_embeddings().embedding_dim
+    config = peft.PromptTuningConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=3, token_dim=width, num_layers=3
+    )
+    tuned = peft.get_peft_model(made, config)
+    vectors = torch.cat([tuned.get_prompt(2), made.get_input_embeddings()(ids)], dim=1)
+    expected = made(inputs_embeds=vectors).logits
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    torch.testing.assert_close(tuned(**given).logits, expected)
+    trained = [p for p in tuned.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(trained, 0.1)
+    losses = []
+    for _ in range(10):
+        losses.append(tuned(**given, labels=ids).loss)
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    assert sum(p.numel() for p in trained) == 3 * width
+    assert tuned.generate(**given, max_new_tokens=4, do_sample=False).shape == (2, 13)
 
 
 def test_positions_that_fit(tiny):

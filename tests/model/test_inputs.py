@@ -5,6 +5,7 @@ import torch
 
 import sympformer as sf
 from sympformer.attention.past import NoPast
+from sympformer.errors import InputError
 from sympformer.model.cache import Recorder
 
 
@@ -85,3 +86,23 @@ def test_injected_table_enters_every_layer(tiny, tokens):
         model.blocks[1].injection.raw.fill_(-3.0)
     moved = model.blocks[1](model.blocks[0](stream))
     torch.testing.assert_close(moved.x - stream.x, -2 * table)
+
+
+@pytest.mark.parametrize("preset", ["gpt", "gpt-untied", "symp-r2", "gpt-shift", "symp-difference"])
+@pytest.mark.parametrize("causality", ["prefix", "ensembles"])
+def test_vectors_in_the_place_of_ids(tiny, tokens, preset, causality):
+    model = sf.build(tiny(preset, causality=causality, injection=preset == "symp-r2"))
+    vectors = model.inputs.embed(tokens)
+    assert torch.equal(model(vectors).logits, model(tokens).logits)
+    begun = model(tokens[:, :4], use_cache=True).cache
+    rest = model(vectors[:, 4:], cache=begun).logits
+    assert torch.equal(rest, model(tokens[:, 4:], cache=begun).logits)
+    assert torch.equal(model(vectors, targets=tokens).loss, model(tokens, targets=tokens).loss)
+
+
+def test_vectors_of_another_width(tiny, tokens):
+    model = sf.build(tiny("symp-r2"))
+    with pytest.raises(InputError, match=r"must be \(batch, time, 32\), 2 tables side by side"):
+        model(torch.zeros(2, 3, 16))
+    with pytest.raises(InputError, match="ids must be int64"):
+        model(torch.zeros(2, 3))

@@ -11,6 +11,7 @@ from transformers.utils.generic import ModelOutput
 from sympformer.errors import InputError
 from sympformer.hf.cache import SympFormerCache
 from sympformer.hf.config import SympFormerConfig
+from sympformer.hf.embeddings import TokenEmbeddings
 from sympformer.model import CustomModel, LanguageModel, build
 from sympformer.model.block import Block
 from sympformer.model.layers import Stream
@@ -80,8 +81,15 @@ class SympFormerForCausalLM(PreTrainedModel, GenerationMixin):
             module.reset_parameters()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The table of tokens, which the head shares."""
-        return self.model.inputs.usual.tokens
+        """What makes `inputs_embeds` of ids: the table of tokens, or all of them as one."""
+        inputs = self.model.inputs
+        tables = inputs.tables
+        return tables[0].tokens if len(tables) == 1 else TokenEmbeddings(inputs)
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """As torch's. PEFT asks for this name, or else takes the first table of the vocabulary."""
+        asked = target == "embeddings.word_embeddings"
+        return self.get_input_embeddings() if asked else super().get_submodule(target)
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Refuse: other tables of the model are of the same tokens.
@@ -118,7 +126,8 @@ class SympFormerForCausalLM(PreTrainedModel, GenerationMixin):
                 which changes nothing for the tokens behind it, or on the right, which nothing sees.
             cache: what an earlier pass returned; it is changed.
             past_key_values: the same by its older name.
-            inputs_embeds: refused: several tables are of one token.
+            inputs_embeds: in the place of ids, `(B, T, embedding_dim)`, such as
+                `get_input_embeddings()` makes of them.
             position_ids: must be what the mask says, counted behind the padding.
             labels: `(B, T)`, shifted in here; -100 does not count.
             use_cache: whether to return a cache; outside of training the config's `use_cache`.
@@ -131,7 +140,11 @@ class SympFormerForCausalLM(PreTrainedModel, GenerationMixin):
         Raises:
             InputError: what is refused, padding between tokens, or what `LanguageModel` refuses.
         """
-        ids = self._checked(input_ids, inputs_embeds, other)
+        _require_known(other)
+        if (input_ids is None) == (inputs_embeds is None):
+            raise InputError("a pass needs either input_ids or inputs_embeds")
+        tokens = inputs_embeds if input_ids is None else input_ids
+        assert tokens is not None
         given = cache if cache is not None else past_key_values
         if given is not None and not isinstance(given, SympFormerCache):
             raise InputError(
@@ -144,17 +157,17 @@ class SympFormerForCausalLM(PreTrainedModel, GenerationMixin):
         )
         past = None if given is None else given.state
         mask = None if attention_mask is None else _left_only(attention_mask)
-        _require_positions(position_ids, mask, ids, 0 if past is None else past.length)
+        _require_positions(position_ids, mask, tokens, 0 if past is None else past.length)
         targets = None
         if labels is not None:
             if attention_mask is not None:
-                real = attention_mask[:, -ids.shape[1] :].bool()
+                real = attention_mask[:, -tokens.shape[1] :].bool()
                 labels = labels.masked_fill(~real, IGNORED)
             end = torch.full_like(labels[:, :1], IGNORED)
             targets = torch.cat([labels[:, 1:], end], dim=1).to(torch.int64)
         self.model.recomputes = self.gradient_checkpointing
         with _Layers(self.model, bool(output_hidden_states)) as layers:
-            out = self.model(ids, targets, past, attention_mask=mask, use_cache=keeps)
+            out = self.model(tokens, targets, past, attention_mask=mask, use_cache=keeps)
         loss = out.loss
         if loss is not None and num_items_in_batch is not None:
             assert targets is not None
@@ -173,24 +186,12 @@ class SympFormerForCausalLM(PreTrainedModel, GenerationMixin):
         whole = self.config.return_dict if return_dict is None else return_dict
         return found if whole else found.to_tuple()
 
-    def _checked(
-        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, other: dict[str, Any]
-    ) -> Tensor:
-        if inputs_embeds is not None:
-            raise InputError(
-                "inputs_embeds has no place here: a token has up to three tables (its vector, its "
-                "momentum, what is injected); give input_ids"
-            )
-        if input_ids is None:
-            raise InputError("a pass needs input_ids")
-        refused = [
-            name
-            for name, value in other.items()
-            if value is not None and value is not False and name not in _KNOWN
-        ]
-        if refused:
-            raise InputError(f"{refused[0]} has no effect in this model: leave it out")
-        return input_ids
+
+def _require_known(other: dict[str, Any]) -> None:
+    """Refuse options without effect."""
+    for name, value in other.items():
+        if value is not None and value is not False and name not in _KNOWN:
+            raise InputError(f"{name} has no effect in this model: leave it out")
 
 
 _KNOWN = {"is_first_iteration", "tokenizer"}
@@ -261,18 +262,20 @@ def _left_only(mask: Tensor) -> Tensor:
     return begun
 
 
-def _require_positions(given: Tensor | None, mask: Tensor | None, ids: Tensor, start: int) -> None:
+def _require_positions(
+    given: Tensor | None, mask: Tensor | None, tokens: Tensor, start: int
+) -> None:
     """Refuse positions that are not those of the tokens."""
     if given is None:
         return
-    n = ids.shape[1]
-    expected = torch.arange(start, start + n, device=ids.device).expand(ids.shape)
-    real = torch.ones_like(ids, dtype=torch.bool)
+    rows, n = tokens.shape[:2]
+    expected = torch.arange(start, start + n, device=tokens.device).expand(rows, n)
+    real = torch.ones_like(expected, dtype=torch.bool)
     if mask is not None:
         if mask.shape[1] == start + n:
             expected = expected - (~mask).sum(1, keepdim=True)
         real = mask[:, -n:]
-    if not torch.equal(given.expand(ids.shape)[real], expected[real]):
+    if not torch.equal(given.expand(rows, n)[real], expected[real]):
         raise InputError(
             "position_ids must count the tokens of a row from 0, behind its padding: others have "
             "no effect in this model; leave them out"

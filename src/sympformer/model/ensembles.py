@@ -10,23 +10,23 @@ import torch
 from torch import Tensor
 
 
-def prefixes(ids: Tensor, new: int, padding: Tensor | None) -> tuple[Tensor, Tensor]:
+def prefixes(vectors: Tensor, new: int, padding: Tensor | None) -> tuple[Tensor, Tensor]:
     """The prefixes that end with each of the newest tokens, padded on the left.
 
     Args:
-        ids: all tokens `(B, T)`.
+        vectors: all tokens `(B, T, c)`.
         new: how many of them are new.
         padding: number of padding tokens on the left of each row, `(B,)`, or None.
 
     Returns:
-        Ids `(B new, T)`, the prefixes of one row one after another, and how many tokens of
+        Tokens `(B new, T, c)`, the prefixes of one row one after another, and how many tokens of
         padding each has, `(B new,)`.
     """
-    total = ids.shape[1]
-    missing = torch.arange(new - 1, -1, -1, device=ids.device)
-    place = torch.arange(total, device=ids.device) - missing[:, None]
-    rows = ids[:, place.clamp(min=0)]
-    own = ids.new_zeros(len(ids)) if padding is None else padding
+    total = vectors.shape[1]
+    missing = torch.arange(new - 1, -1, -1, device=vectors.device)
+    place = torch.arange(total, device=vectors.device) - missing[:, None]
+    rows = vectors[:, place.clamp(min=0)]
+    own = place.new_zeros(len(vectors)) if padding is None else padding
     # A prefix that is all padding keeps one token, so that it is a text, and is not used.
     padded = (missing + own[:, None]).clamp(max=total - 1)
     return rows.flatten(0, 1), padded.flatten()

@@ -279,9 +279,10 @@ def as_mask(mask: Tensor, tokens: Tensor) -> Tensor:
 def left_padding(mask: Tensor, tokens: Tensor) -> Tensor | None:
     """The number of padding tokens of each row, `(B,)`, or None if there are none."""
     mask = as_mask(mask, tokens)
-    if mask.shape != tokens.shape:
+    if mask.shape != tokens.shape[:2]:
         raise InputError(
-            f"attention_mask must be {tuple(tokens.shape)} as the tokens, not {tuple(mask.shape)}"
+            f"attention_mask must be {tuple(tokens.shape[:2])} as the tokens, not "
+            f"{tuple(mask.shape)}"
         )
     if not mask[:, -1].all() or (mask[:, :-1] & ~mask[:, 1:]).any():
         raise InputError("attention_mask must be 0 on the left and 1 up to the last token")

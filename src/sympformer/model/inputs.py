@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sympformer.attention.past import Past, erase
 from sympformer.errors import InputError
 from sympformer.model.layers import Embeddings, LayerNorm, Stream
+from sympformer.torch_private import transformed
 
 
 class Inputs(nn.Module):
@@ -31,6 +32,7 @@ class Inputs(nn.Module):
         bias: bool = False,
     ):
         super().__init__()
+        self.vocab_size, self.d = vocab_size, d
         sizes = vocab_size, block_size, d
         self.usual = Embeddings(*sizes)
         self.own = None if tied else Embeddings(*sizes)
@@ -40,26 +42,68 @@ class Inputs(nn.Module):
         self.shift = Shift(d) if shift else None
         self.injected = Embeddings(*sizes) if injection else None
 
+    @property
+    def tables(self) -> list[Embeddings]:
+        """Where a token is looked up: its position, its momentum, what is injected."""
+        first = self.usual if self.own is None else self.own
+        return [first, *(t for t in (self.momentum, self.injected) if t is not None)]
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Ids `(B, T)` to what the tables say of them, side by side, `(B, T, tables d)`."""
+        return torch.cat([table.tokens(tokens) for table in self.tables], dim=-1)
+
+    def require(self, tokens: Tensor) -> None:
+        """Refuse what `forward` cannot take.
+
+        Raises:
+            InputError: neither ids `(B, T)` of the vocabulary nor vectors `(B, T, tables d)`.
+        """
+        if tokens.ndim == 3 and tokens.is_floating_point():
+            n = len(self.tables)
+            if tokens.shape[2] != n * self.d or 0 in tokens.shape:
+                raise InputError(
+                    f"vectors in the place of ids must be (batch, time, {n * self.d}), {n} tables "
+                    f"side by side, not {tuple(tokens.shape)}: model.inputs.embed makes them"
+                )
+            return
+        require_ids(tokens, torch.int32)
+        if tokens.ndim != 2 or 0 in tokens.shape:
+            raise InputError(
+                f"tokens must be (batch, time), each at least 1, not {tuple(tokens.shape)}"
+            )
+        # Reading ids back from an accelerator would stall it; there, its own assertion speaks.
+        # A transform may not read ids back either; there, the table speaks.
+        unread = torch.compiler.is_compiling() or transformed(tokens)
+        if tokens.device.type == "cpu" and not unread:
+            low, high = int(tokens.min()), int(tokens.max())
+            if low < 0 or high >= self.vocab_size:
+                raise InputError(
+                    f"token id {low if low < 0 else high} is outside the vocabulary of "
+                    f"{self.vocab_size}: was the text encoded with another tokenizer?"
+                )
+
     def forward(self, tokens: Tensor, past: Past) -> Stream:
-        """Ids `(B, T)` that follow the past's, to the stream at time 1.
+        """Ids `(B, T)` that follow the past's, to the stream at time 1; or what `embed` makes.
 
         Positions are counted from each row's first token behind its padding.
         """
         positions = torch.arange(past.length, past.length + tokens.shape[1], device=tokens.device)
         if past.padding is not None:
             positions = (positions - past.padding[:, None]).clamp(min=0)
-        if self.own is None or self.norm is None:
-            x = e = self.usual(tokens, positions)
-        else:
-            e = self.norm(self.own(tokens, positions))
+        tables = self.tables
+        n = len(tables)
+        given = tokens.chunk(n, dim=-1) if tokens.is_floating_point() else [tokens] * n
+        e, *others = (table(each, positions) for table, each in zip(tables, given, strict=True))
+        x = e
+        if self.norm is not None:
+            e = self.norm(e)
             x = self.usual.placed(e, positions)
-        p = None if self.momentum is None else self.momentum(tokens, positions)
+        p = None if self.momentum is None else others[0]
         if self.difference is not None or self.shift is not None:
             before = previous(e, past)
             p = p if self.difference is None else self.difference(e, before)
             x = x if self.shift is None else self.shift(x, before)
-        injected = None if self.injected is None else self.injected(tokens, positions)
-        return Stream.start(x, p, injected)
+        return Stream.start(x, p, None if self.injected is None else others[-1])
 
 
 class Difference(nn.Module):

@@ -21,7 +21,7 @@ from sympformer.model.inputs import Inputs, require_ids
 from sympformer.model.layers import LayerNorm, table
 from sympformer.model.loss import IGNORED, chunked_cross_entropy
 from sympformer.products import linear, product_dtype
-from sympformer.torch_private import register_container, transformed
+from sympformer.torch_private import register_container
 
 
 @dataclass
@@ -129,7 +129,8 @@ class LanguageModel(Decoder):
         """Predict the next token at every position.
 
         Args:
-            tokens: ids `(B, T)`, int64.
+            tokens: ids `(B, T)`, int64; or vectors in their place, `(B, T, tables d)`, such as
+                `model.inputs.embed` makes of ids.
             targets: ids `(B, T)` to be predicted; -100 does not count, nor does padding.
             cache: what an earlier call returned; `tokens` then continue that call's.
             attention_mask: what is a token and what padding on the left, `(B, T)`, bool or 0 and 1;
@@ -203,11 +204,12 @@ class LanguageModel(Decoder):
         return self.norm(stream.x)
 
     def _of_ensembles(self, tokens: Tensor, past: Past | Recorder) -> Tensor:
-        """As `states`, each token as the last of an ensemble of its own; the past are ids."""
-        ids = past.part("ensembles").extend("ids", tokens.unsqueeze(-1)).squeeze(-1)
-        rows, padding = prefixes(ids, tokens.shape[1], past.padding)
+        """As `states`, each token as the last of an ensemble of its own; the past are vectors."""
+        new = tokens if tokens.is_floating_point() else self.inputs.embed(tokens)
+        vectors = past.part("ensembles").extend("vectors", new)
+        rows, padding = prefixes(vectors, new.shape[1], past.padding)
         last = self._through_layers(rows, NoPast(padding))[:, -1]
-        return last.unflatten(0, tokens.shape)
+        return last.unflatten(0, tokens.shape[:2])
 
     def _tempos(self, t: Tensor) -> list[Tempo | None]:
         """What depends on no token in each application of a block, from the time `t`."""
@@ -218,32 +220,19 @@ class LanguageModel(Decoder):
         return [None if pace is None else next(tempos) for pace in paces]
 
     def _check(self, tokens: Tensor, targets: Tensor | None, start: int) -> None:
-        require_ids(tokens, torch.int32)
+        self.inputs.require(tokens)
         if targets is not None:
             require_ids(targets)
-        if tokens.ndim != 2 or 0 in tokens.shape:
-            raise InputError(
-                f"tokens must be (batch, time), each at least 1, not {tuple(tokens.shape)}"
-            )
-        if targets is not None and targets.shape != tokens.shape:
-            raise InputError(
-                f"targets must be {tuple(tokens.shape)} as the tokens, not {tuple(targets.shape)}"
-            )
+            if targets.shape != tokens.shape[:2]:
+                raise InputError(
+                    f"targets must be {tuple(tokens.shape[:2])} as the tokens, not "
+                    f"{tuple(targets.shape)}"
+                )
         if start + tokens.shape[1] > self.config.block_size:
             raise InputError(
                 f"{start + tokens.shape[1]} tokens do not fit the model's block size of "
                 f"{self.config.block_size}: shorten the input or build a model with a larger one"
             )
-        # Reading ids back from an accelerator would stall it; there, its own assertion speaks.
-        # A transform may not read ids back either; there, the table speaks.
-        unread = torch.compiler.is_compiling() or transformed(tokens)
-        if tokens.device.type == "cpu" and not unread:
-            low, high = int(tokens.min()), int(tokens.max())
-            if low < 0 or high >= self.config.vocab_size:
-                raise InputError(
-                    f"token id {low if low < 0 else high} is outside the vocabulary of "
-                    f"{self.config.vocab_size}: was the text encoded with another tokenizer?"
-                )
 
     def with_loops(self, loops: int) -> "LanguageModel":
         """A view of this model that applies its blocks `loops` times over; weights are shared.
@@ -308,10 +297,10 @@ def _padded(cache: Cache | None, mask: Tensor | None, tokens: Tensor) -> Cache |
     if cache is None or not cache.length:
         return replace(cache or Cache(), padding=left_padding(mask, tokens))
     mask, new = as_mask(mask, tokens), tokens.shape[1]
-    if mask.shape == tokens.shape and mask.all():
+    if mask.shape == tokens.shape[:2] and mask.all():
         return cache
     whole = torch.arange(cache.length + new, device=tokens.device)
-    known = cache.padding if cache.padding is not None else tokens.new_zeros(len(tokens))
+    known = whole.new_zeros(len(tokens)) if cache.padding is None else cache.padding
     if mask.shape != (len(tokens), len(whole)) or not torch.equal(mask, whole >= known[:, None]):
         raise InputError(
             "attention_mask contradicts the cache: give that of all tokens, earlier ones included, "

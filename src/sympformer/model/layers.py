@@ -242,8 +242,8 @@ class Embeddings(nn.Module):
         self.positions = Embedding(block_size, n_embd) if block_size else None
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Ids `(B, T)` and positions `(T)` to `(B, T, d)`."""
-        return self.placed(self.tokens(tokens), positions)
+        """Ids `(B, T)`, or vectors in their place, and positions `(T)` to `(B, T, d)`."""
+        return self.placed(tokens if tokens.is_floating_point() else self.tokens(tokens), positions)
 
     def placed(self, x: Tensor, positions: Tensor) -> Tensor:
         """Add the embeddings of positions `(T)` to `(B, T, d)`."""
