@@ -194,11 +194,16 @@ class Report:
     sentence: str = ""
     """Of the page: text at which models are looked into; the first of the validation text if not
     given."""
+    archive: Path | None = None
+    """File, FILE.tar.xz, for the finished runs of a folder without weights and updates: results to
+    keep. Unpacked, report reads it, and compare goes on from it."""
 
     def run(self) -> int:
         """Report."""
         if not self.folders:
             raise InputError("report needs a folder of runs")
+        if self.archive is not None:
+            return self._archive(self.archive)
         folder = next(iter(self.folders))
         run = RunFolder(folder)
         under_way = len(self.folders) == 1 and run.exists and not run.finished
@@ -211,6 +216,17 @@ class Report:
         from sympformer.study import load_results
 
         return _report(load_results(folder), folder, self.baseline)
+
+    def _archive(self, path: Path) -> int:
+        from sympformer.study import write_archive
+
+        if len(self.folders) > 1 or self.html or self.sentence or self.baseline:
+            raise InputError("--archive is of one folder of runs, and goes with nothing else")
+        if not path.name.endswith(".tar.xz"):
+            raise InputError(f"--archive writes FILE.tar.xz, not {path.name}")
+        count = write_archive(next(iter(self.folders)), path)
+        print(f"written: {path} ({count} runs, {path.stat().st_size / 1e6:.2f} MB)")
+        return 0
 
     def _page(self, path: Path) -> int:
         from sympformer.report import write_page

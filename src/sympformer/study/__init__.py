@@ -1,6 +1,7 @@
 """Comparisons: train presets alike, test the differences, tabulate and draw them."""
 
 from sympformer.study.accuracy import accuracy_table, suite_table
+from sympformer.study.archive import write_archive
 from sympformer.study.board import Board
 from sympformer.study.compare import compare
 from sympformer.study.plan import Plan
@@ -21,6 +22,7 @@ __all__ = [
     "print_table",
     "suite_table",
     "summarise",
+    "write_archive",
     "write_report",
     "write_suite_report",
 ]
