@@ -78,7 +78,8 @@ class Compare:
     watch: Watch = ()
     """Programs that are told the metrics, too: tensorboard, wandb, trackio (docs/optimisers.md)."""
     file: tyro.conf.Suppress[Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
-    """What a file says of models beside their size, of variants and the task; options are added."""
+    """What a file says of models beside their size, of variants, the task and hypotheses; options
+    are added."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -101,6 +102,7 @@ class Compare:
                 "variant": plan.variant,
                 "options": plan.data.options,
                 "task": plan.task,
+                "hypothesis": plan.hypothesis,
             },
         )
 
@@ -132,6 +134,7 @@ class Compare:
             entries,
             self.learning_rates,
             tasks,
+            self.file.get("hypothesis", {}),
         )
 
     def run(self) -> int:
@@ -166,6 +169,7 @@ class Compare:
         plan = replace(plan, data=pinned(plan.data))
         corpus = prepare(plan.data)
         configs = plan.runs(vocabulary(corpus))
+        plan.declaration().keep(folder)
         machine.keep_freed_memory()
         console = Console(stderr=True)
         board = Board(console, configs, folder, plan.data.task or "")
@@ -279,11 +283,13 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _report(results: list[Any], folder: Path, baseline: str) -> int:
-    from sympformer.study import print_table, write_report
+    from sympformer.study import Declaration, print_table, write_report
     from sympformer.study.plan import baseline_among
 
     baseline = baseline or baseline_among([result.preset for result in results])
     paths = write_report(results, folder, baseline=baseline)
     print_table(results, baseline=baseline)
+    if declared := Declaration.load(folder):
+        declared.table(results).print()
     print("written: " + ", ".join(map(str, paths)))
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sympformer.errors import InputError
 from sympformer.files import atomic
+from sympformer.study.hypotheses import DECLARED
 from sympformer.train.folder import CONFIG, ENVIRONMENT, GIVEN_UP, SUMMARY, RunFolder
 from sympformer.train.records import signed, write_json
 
@@ -15,8 +16,8 @@ def write_archive(folder: Path, path: Path) -> int:
     """Write the finished runs in a folder as a `.tar.xz`; return how many there are.
 
     Of each are kept its config, its summary, its evaluations and the machine; not its weights, nor
-    its updates. Unpacked, it is a folder of runs that `report` reads and `compare` goes on from.
-    The same runs make the same bytes.
+    its updates. What was declared before them stays with them. Unpacked, it is a folder of runs
+    that `report` reads and `compare` goes on from. The same runs make the same bytes.
 
     Args:
         folder: whose subfolders are runs; or, of a suite, hold runs.
@@ -34,6 +35,8 @@ def write_archive(folder: Path, path: Path) -> int:
         atomic(path) as partial,
         tarfile.open(partial, "w:xz") as archive,
     ):
+        for declared in sorted(folder.rglob(DECLARED)):
+            archive.add(declared, declared.relative_to(folder), filter=_anonymous)
         for run in runs:
             thin = RunFolder(Path(place) / run.path.relative_to(folder))
             _copy(run, thin)

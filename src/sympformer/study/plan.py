@@ -12,6 +12,7 @@ from sympformer.errors import InputError, lookup
 from sympformer.imports import import_listed
 from sympformer.model import ATTENTIONS, PRESETS, ModelConfig
 from sympformer.model.oracle import options_of
+from sympformer.study.hypotheses import Declaration
 from sympformer.train.config import DataConfig, RunConfig, TrainConfig
 from sympformer.typed import check, check_fields, from_table, read_toml
 
@@ -32,7 +33,8 @@ class Plan:
     Variants are entries beside the presets. With `learning_rates`, every entry is trained at each
     of them, and the best counts. A plan with a `task` table is a suite: a plan for each of its
     entries, which holds the `options` of the `task` (else that of its name), and what else of
-    `model`, `train` and `learning_rates` is its own. An empty baseline is
+    `model`, `train` and `learning_rates` is its own. `hypothesis` holds claims about entries
+    (`sympformer.study.hypotheses`), which are declared before anything runs. An empty baseline is
     `baseline_among` the entries.
     """
 
@@ -45,6 +47,7 @@ class Plan:
     variant: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     learning_rates: tuple[float, ...] = ()
     task: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    hypothesis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path, presets: Sequence[str] = ()) -> Self:
@@ -65,7 +68,8 @@ class Plan:
         tables["data"] = from_table(DataConfig, "data", tables.get("data", {}))
         tables["train"] = from_table(TrainConfig, "train", tables.get("train", {}))
         tables.setdefault("variant", {})
-        check("task", tables.get("task", {}), Mapping[str, Any])
+        for name in ("task", "hypothesis"):
+            check(name, tables.get(name, {}), Mapping[str, Any])
         if not tables.get("presets"):
             variants = tables["variant"] if isinstance(tables["variant"], dict) else {}
             tables["presets"] = list(variants or presets)
@@ -93,7 +97,16 @@ class Plan:
             raise InputError(
                 "a suite of tasks has no other data: leave out the table data, --task and --text"
             )
+        if self.task and self.hypothesis:
+            raise InputError(
+                "hypotheses are about one comparison, not a suite of tasks: give each task a file"
+            )
+        self.declaration()
         self.suite()
+
+    def declaration(self) -> Declaration:
+        """What is claimed, and the seeds that decide it."""
+        return Declaration.of(self.hypothesis, self.seeds, self.entries)
 
     def suite(self) -> dict[str, Self]:
         """The plan of every task, by the entry's name; none if this is no suite.

@@ -1,5 +1,6 @@
 """What a comparison leaves behind: tables, numbers and a figure."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from sympformer.files import atomic
 from sympformer.study.accuracy import accuracy_json, accuracy_table, suite_table
 from sympformer.study.accuracy_figure import write_accuracy, write_suite
 from sympformer.study.figure import write_figure
+from sympformer.study.hypotheses import Declaration
 from sympformer.study.results import RunResult
 from sympformer.study.table import comparison_json, comparison_table
 
@@ -19,7 +21,8 @@ def write_report(
 ) -> list[Path]:
     """Write `table.md`, `table.tex`, `results.json`, `loss.png` and `loss.svg`; return the paths.
 
-    Of runs on a task also `accuracy.md`, `.tex`, `.json`, `.png` and `.svg`.
+    Of runs on a task also `accuracy.md`, `.tex`, `.json`, `.png` and `.svg`; where hypotheses were
+    declared in `folder`, `hypotheses.md`, `.tex` and `.json`.
 
     Raises:
         InputError: no run of the baseline, or `folder` cannot be written to.
@@ -35,6 +38,11 @@ def write_report(
         contents["accuracy.md"] = accuracy.markdown()
         contents["accuracy.tex"] = accuracy.latex()
         contents["accuracy.json"] = accuracy_json(results, baseline)
+    if declared := Declaration.load(Path(folder)):
+        claims = declared.table(results)
+        contents["hypotheses.md"] = claims.markdown()
+        contents["hypotheses.tex"] = claims.latex()
+        contents["hypotheses.json"] = json.dumps(claims.dicts(), indent=2) + "\n"
     for name, content in contents.items():
         with atomic(Path(folder) / name) as partial:
             partial.write_text(content, encoding="utf-8")
