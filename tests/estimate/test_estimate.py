@@ -149,10 +149,12 @@ def test_sequences_of_a_task_are_those_of_training(capsys):
         (["--hardware", "h100", "--dtype", "float32"], "is that of bfloat16"),
         (["--peak", "-1"], "peak must be greater than 0"),
         (["--processes", "2", "--parallel", "none"], "none in 2 processes is refused"),
+        (["plan.toml"], "plan.toml is no preset: a file goes after --config"),
     ],
 )
 def test_what_cannot_be_estimated(options, says, capsys):
-    assert main(["estimate", "gpt", *options]) == 2
+    preset = [] if options[0].endswith(".toml") else ["gpt"]
+    assert main(["estimate", *preset, *options]) == 2
     error = capsys.readouterr().err
     assert says in error
     assert len(error.strip().splitlines()) == 1

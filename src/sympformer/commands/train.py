@@ -154,6 +154,8 @@ class Train:
 
     def asked(self, vocab_size: int) -> RunConfig:
         """What the options ask for, given the tokenizer's or the task's vocabulary."""
+        if self.preset.endswith(".toml"):
+            raise InputError(f"{self.preset} is no preset: a file goes after --config")
         data = with_options(self.data, self.options, self.task_set)
         if self.train.start_from is not None and self.config is None and self.resume is None:
             return RunConfig(self.preset, self._continued(self.train.start_from), data, self.train)
