@@ -15,6 +15,15 @@ FAST = [
     *("--steps", "4", "--warmup", "2", "--eval-every", "2", "--eval-blocks", "8"),
 ]
 
+PLAN = """
+presets = ["gpt", "symp-exp-euler"]
+seeds = [0, 1]
+
+[hypothesis.momentum-helps]
+entry = "symp-exp-euler"
+against = "gpt"
+"""
+
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
@@ -23,8 +32,9 @@ def runs(tmp_path_factory):
     out = tmp_path_factory.mktemp("page") / "runs"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SYMPFORMER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        given = ["compare", "--presets", "gpt", "symp-exp-euler", "--seeds", "0", "1"]
-        assert main([*given, "--out", str(out), *FAST]) == 0
+        plan = out.parent / "plan.toml"
+        plan.write_text(PLAN)
+        assert main(["compare", "--config", str(plan), "--out", str(out), *FAST]) == 0
     stopped = out.parent / "stopped"
     shutil.copytree(out / "symp-exp-euler-s0", stopped)
     (stopped / "summary.json").unlink()

@@ -60,6 +60,8 @@ def test_differences_are_those_of_the_table(page, runs):
     difference = differences_from(load_results(runs), "gpt")["symp-exp-euler"]
     said = f"{difference.mean:+.4f} ± {difference.half_width:.4f}"
     assert said in words(page)
+    assert "momentum-helps" in words(page)
+    assert "Declared 20" in words(page)
     dot = charts(page)["differences"]["figures"][""]["data"][0]
     assert dot["x"] == [pytest.approx(difference.mean, rel=1e-4)]
     assert dot["error_x"]["array"] == [pytest.approx(difference.half_width, rel=1e-4)]

@@ -7,9 +7,11 @@ from sympformer.report import plot
 from sympformer.report.markup import Chart, Section, details, paragraph, table
 from sympformer.report.runs import Runs, SeenRun
 from sympformer.study.accuracy import accuracy_table
+from sympformer.study.hypotheses import Declaration
 from sympformer.study.report import of_task
 from sympformer.study.results import RunResult
 from sympformer.study.statistics import Interval, differences_from, fairest, holm
+from sympformer.table import Table
 
 ROW = 26
 """Height of a row of dots."""
@@ -31,6 +33,9 @@ def differences(runs: Runs, looks: Mapping[str, Look], baseline: str) -> Section
     if control is not None and of_task(results):
         answers = accuracy_table(results, control)
         parts.append(table(answers.columns, answers.rows, f"Accuracy. {' '.join(answers.notes)}"))
+    for claims in _declared(runs):
+        said = " ".join((claims.caption, *claims.notes))
+        parts.append(table(claims.columns, claims.rows, said))
     return Section(
         "results",
         "Results",
@@ -40,6 +45,13 @@ def differences(runs: Runs, looks: Mapping[str, Look], baseline: str) -> Section
         "all comparisons in the column; of one seed there is neither.",
         [*parts, *map(paragraph, (*_unfinished_seeds(runs), *runs.notes))],
     )
+
+
+def _declared(runs: Runs) -> Iterator[Table]:
+    """What was claimed of the runs in a folder, before they were made."""
+    for folder in dict.fromkeys(run.folder.path.parent for run in runs.runs):
+        if declared := Declaration.load(folder):
+            yield declared.table([r for r in runs.results if r.folder.parent == folder])
 
 
 def _unfinished_seeds(runs: Runs) -> Iterator[str]:
