@@ -64,15 +64,18 @@ def test_the_folder(made, text):
     assert str(text.parent) not in card  # whose folders are nobody's business
 
 
-def test_without_importing_us_first(made):
-    """The two lines of code in the folder do it."""
+def test_without_importing_us_first(made, tmp_path):
+    """The two lines of code in the folder do it; a model that is saved again takes them along."""
     code = (
         "from transformers import AutoModelForCausalLM; import sys;"
         f"m = AutoModelForCausalLM.from_pretrained({str(made[1])!r}, trust_remote_code=True);"
-        "print(type(m).__name__)"
+        f"m.save_pretrained({str(tmp_path)!r}); print(type(m).__name__)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "SympFormerForCausalLM"
+    for name in ("modeling_sympformer.py", "config.json"):
+        assert (tmp_path / name).read_text() == (made[1] / name).read_text()
+    assert not list(tmp_path.glob("config.py"))
 
 
 @pytest.mark.parametrize("tokenizer", ["byte", "fables"])

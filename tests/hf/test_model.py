@@ -105,14 +105,33 @@ def test_a_cache(tiny, preset):
     torch.testing.assert_close(more, expected, rtol=1e-4, atol=1e-5)
     if preset in CONSTANT:
         with pytest.raises(InputError, match="cannot be cropped"):
-            cache.crop(2)
+            cache.crop(-2)
     elif preset not in ("gpt-shift", "symp-difference"):
-        cache.crop(1)
+        cache.crop(-1)
         assert cache.get_seq_length() == 12
+    with pytest.raises(InputError, match="-n removes the last n"):
+        cache.crop(1)
     cache.reset()
     assert not cache.is_initialized
     with pytest.raises(InputError, match="cache of its own kind"):
         made(ids, cache=object())
+
+
+@pytest.mark.parametrize("preset", ["symp-r2", "gated-delta-symp"])
+def test_a_cache_that_the_library_goes_on_with(tiny, preset):
+    """From call to call, and where drafts of another model are taken back."""
+    model, made = both(tiny, preset)
+    ids = prompt(1, 6)
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    first = made.generate(ids, return_dict_in_generate=True, **options)
+    ours = model.generate(ids, 12)
+    assert torch.equal(made.generate(first.sequences, cache=first.cache, **options), ours)
+    for drafts in ({"assistant_model": both(tiny, "gpt")[1]}, {"prompt_lookup_num_tokens": 3}):
+        if preset in CONSTANT:
+            with pytest.raises(ValueError, match="can be cropped"):
+                made.generate(ids, **drafts, **options)
+        else:
+            assert torch.equal(made.generate(ids, **drafts, **options), ours[:, :12])
 
 
 @pytest.mark.parametrize("preset", ["gpt", "gated-delta-symp"])
@@ -133,6 +152,11 @@ def test_losses(tiny, preset):
     torch.testing.assert_close(made(left, attention_mask=mask, labels=left).loss, out.loss)
     halved = made(ids, labels=ids, num_items_in_batch=2 * 27).loss
     torch.testing.assert_close(halved, out.loss / 2)
+    none = torch.full_like(ids, -100)  # of a part of a batch, whose share of the mean is nothing
+    assert made(ids, labels=none, num_items_in_batch=27).loss == 0
+    with pytest.raises(InputError, match="cannot be replaced or resized"):
+        made.resize_token_embeddings(40)
+    assert made.resize_token_embeddings(37) is not None
     made.train()
     assert made(ids, labels=ids).logits is None
 
@@ -239,7 +263,10 @@ def test_a_soft_prompt(tiny, preset):
         optimizer.step()
     assert losses[-1] < losses[0]
     assert sum(p.numel() for p in trained) == 3 * width
-    assert tuned.generate(**given, max_new_tokens=4, do_sample=False).shape == (2, 13)
+    greedy = {"max_new_tokens": 4, "do_sample": False}
+    new = tuned.generate(**given, **greedy)[:, ids.shape[1] :]
+    vectors = torch.cat([tuned.get_prompt(2), made.get_input_embeddings()(ids)], dim=1)
+    assert torch.equal(new, made.generate(inputs_embeds=vectors, **greedy))
 
 
 def test_positions_that_fit(tiny):

@@ -50,9 +50,19 @@ class SympFormerCache(HFCache):
         return self.state.length > 0
 
     @property
+    def is_croppable(self) -> bool:
+        """Whether tokens can be forgotten one by one: not by states of constant size."""
+        return self.state.croppable
+
+    @property
+    def is_linear(self) -> list[bool]:
+        """Not so, in the library's sense: it knows how many tokens it holds."""
+        return [False]
+
+    @property
     def is_sliding(self) -> list[bool]:
         """No layer forgets by position."""
-        return []
+        return [False]
 
     def reset(self) -> None:
         """Forget everything."""
@@ -72,14 +82,15 @@ class SympFormerCache(HFCache):
             self.state = self.state.select(torch.arange(self.state.rows).repeat_interleave(repeats))
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Forget the last tokens.
+        """Forget the last tokens, `-tokens_to_remove` of them, as the library counts.
 
         Raises:
-            InputError: there are not so many, or the cache holds states of constant size, which
-                cannot forget single tokens.
+            InputError: the number is above 0, there are not so many tokens, or the cache holds
+                states of constant size, which cannot forget single tokens.
         """
-        if not 0 <= tokens_to_remove <= self.state.length:
+        if not -self.state.length <= tokens_to_remove <= 0:
             raise InputError(
-                f"{tokens_to_remove} of {self.state.length} tokens cannot be removed from a cache"
+                f"a cache of {self.state.length} tokens cannot be cropped by {tokens_to_remove}: "
+                f"-n removes the last n, {-self.state.length} to 0"
             )
-        self.state = self.state.crop(self.state.length - tokens_to_remove)
+        self.state = self.state.crop(self.state.length + tokens_to_remove)

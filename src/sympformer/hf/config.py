@@ -1,10 +1,25 @@
 """A model's composition as a Hugging Face config."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
 
 from sympformer.model import ModelConfig
+
+CODE = '''"""Where transformers finds the classes of this model: `pip install 'sympformer[hf]'`."""
+
+from sympformer.hf import SympFormerConfig, SympFormerForCausalLM
+
+__all__ = ["SympFormerConfig", "SympFormerForCausalLM"]
+'''
+"""What stands in the folder of every model, for those who trust it."""
+FILE = "modeling_sympformer"
+AUTO_MAP = {
+    "AutoConfig": f"{FILE}.SympFormerConfig",
+    "AutoModelForCausalLM": f"{FILE}.SympFormerForCausalLM",
+}
 
 
 class SympFormerConfig(PreTrainedConfig):
@@ -32,11 +47,21 @@ class SympFormerConfig(PreTrainedConfig):
         for name in _DERIVED:  # as they were written; the composition is what counts
             other.pop(name, None)
         # One table serves both ends, or none does: within the model, not as two parameters.
-        super().__init__(**{**other, "tie_word_embeddings": False})
+        given = {**other, "tie_word_embeddings": False, "auto_map": dict(AUTO_MAP)}
+        super().__init__(**given)
 
     def model_config(self) -> ModelConfig:
         """The composition, ready to build."""
         return ModelConfig(**(self.composition or {}))
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **options: Any):
+        """As the library's, with the code by which those find the classes who lack our import."""
+        super().save_pretrained(save_directory, *args, **options)
+        (Path(save_directory) / f"{FILE}.py").write_text(CODE, encoding="utf-8")
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
+        """Nothing to do: what is saved names the classes, and these files are no code to copy."""
 
 
 _DERIVED = (

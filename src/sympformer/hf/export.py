@@ -9,7 +9,6 @@ from transformers import GenerationConfig
 from sympformer.data import Tokenizer, save_tokenizer
 from sympformer.errors import InputError
 from sympformer.hf.card import Rows, about_import, about_run, model_card
-from sympformer.hf.config import SympFormerConfig
 from sympformer.hf.model import SympFormerForCausalLM
 from sympformer.hf.tokenizer import hf_tokenizer
 from sympformer.model import CustomModel, LanguageModel, build
@@ -18,14 +17,6 @@ from sympformer.pretrained import ModelFolder
 from sympformer.pretrained.folder import OWN_TOKENIZER
 from sympformer.train.folder import RunFolder
 from sympformer.train.runs import described
-
-CODE = '''"""Where transformers finds the classes of this model: `pip install 'sympformer[hf]'`."""
-
-from sympformer.hf import SympFormerConfig, SympFormerForCausalLM
-
-__all__ = ["SympFormerConfig", "SympFormerForCausalLM"]
-'''
-FILE = "modeling_sympformer"
 
 
 def export(run: RunFolder, folder: Path) -> None:
@@ -95,10 +86,6 @@ def _write(
     config = made.config
     config.preset = preset
     config.architectures = [type(made).__name__]
-    config.auto_map = {
-        "AutoConfig": f"{FILE}.{SympFormerConfig.__name__}",
-        "AutoModelForCausalLM": f"{FILE}.{SympFormerForCausalLM.__name__}",
-    }
     if tokenizer is not None:
         config.eos_token_id = config.bos_token_id = tokenizer.eos
         made.generation_config = GenerationConfig(
@@ -106,7 +93,6 @@ def _write(
         )
     folder.mkdir(parents=True, exist_ok=True)
     made.save_pretrained(folder)
-    (folder / f"{FILE}.py").write_text(CODE, encoding="utf-8")
     written = None if tokenizer is None else hf_tokenizer(tokenizer)
     if written is not None:
         written.save_pretrained(folder)

@@ -9,6 +9,7 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from sympformer.errors import InputError
+from sympformer.hf.arguments import left_only, require_known, require_positions
 from sympformer.hf.cache import SympFormerCache
 from sympformer.hf.config import SympFormerConfig
 from sympformer.hf.embeddings import TokenEmbeddings
@@ -72,8 +73,33 @@ class SympFormerForCausalLM(PreTrainedModel, GenerationMixin):
         return made
 
     @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
+        """Nothing to do: what is saved names the classes (`SympFormerConfig`)."""
+
+    @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
-        return False  # the model makes its own
+        return False  # its own is another
+
+    def _prepare_cache_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, generation_config: Any, model_kwargs: dict[str, Any], *sizes: Any
+    ) -> None:
+        base: Any = super()
+        base._prepare_cache_for_generation(generation_config, model_kwargs, *sizes)
+        if generation_config.use_cache is not False and model_kwargs.get("cache") is None:
+            model_kwargs["cache"] = SympFormerCache()
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, *args: Any, inputs_embeds: Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """As the library's, the cache by its older name: only by that does PEFT know it, and would
+        else put a learned prompt before every token.
+        """
+        kwargs["inputs_embeds"] = inputs_embeds
+        base: Any = super()
+        inputs = base.prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        if "cache" in inputs:
+            inputs["past_key_values"] = inputs.pop("cache")
+        return inputs
 
     def _init_weights(self, module: nn.Module) -> None:
         """Our parts draw themselves, all of them at once."""
@@ -91,16 +117,30 @@ class SympFormerForCausalLM(PreTrainedModel, GenerationMixin):
         asked = target == "embeddings.word_embeddings"
         return self.get_input_embeddings() if asked else super().get_submodule(target)
 
+    def resize_token_embeddings(
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
+    ) -> Any:
+        """The table of tokens, if it is asked for at the size that it has.
+
+        Raises:
+            InputError: another size.
+        """
+        wanted = new_num_tokens or self.config.vocab_size
+        wanted += -wanted % (pad_to_multiple_of or 1)
+        if wanted != self.config.vocab_size:
+            raise InputError(_FIXED)
+        return self.get_input_embeddings()
+
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Refuse: other tables of the model are of the same tokens.
 
         Raises:
             InputError: always.
         """
-        raise InputError(
-            "the table of tokens cannot be replaced or resized, as other tables and the head go "
-            "with it: train with a larger vocab_size"
-        )
+        raise InputError(_FIXED)
 
     def forward(
         self,
@@ -140,7 +180,7 @@ class SympFormerForCausalLM(PreTrainedModel, GenerationMixin):
         Raises:
             InputError: what is refused, padding between tokens, or what `LanguageModel` refuses.
         """
-        _require_known(other)
+        require_known(other)
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("a pass needs either input_ids or inputs_embeds")
         tokens = inputs_embeds if input_ids is None else input_ids
@@ -156,8 +196,8 @@ class SympFormerForCausalLM(PreTrainedModel, GenerationMixin):
             given is not None or not training
         )
         past = None if given is None else given.state
-        mask = None if attention_mask is None else _left_only(attention_mask)
-        _require_positions(position_ids, mask, tokens, 0 if past is None else past.length)
+        mask = None if attention_mask is None else left_only(attention_mask)
+        require_positions(position_ids, mask, tokens, 0 if past is None else past.length)
         targets = None
         if labels is not None:
             if attention_mask is not None:
@@ -171,7 +211,9 @@ class SympFormerForCausalLM(PreTrainedModel, GenerationMixin):
         loss = out.loss
         if loss is not None and num_items_in_batch is not None:
             assert targets is not None
-            loss = loss * (targets != IGNORED).sum() / num_items_in_batch
+            counted = (targets != IGNORED).sum()
+            # Of a part without a label the mean is nan, and its share of the whole 0.
+            loss = torch.where(counted > 0, loss, 0.0) * counted / num_items_in_batch
         if keeps:
             given = SympFormerCache() if given is None else given
             assert out.cache is not None
@@ -187,15 +229,10 @@ class SympFormerForCausalLM(PreTrainedModel, GenerationMixin):
         return found if whole else found.to_tuple()
 
 
-def _require_known(other: dict[str, Any]) -> None:
-    """Refuse options without effect."""
-    for name, value in other.items():
-        if value is not None and value is not False and name not in _KNOWN:
-            raise InputError(f"{name} has no effect in this model: leave it out")
-
-
-_KNOWN = {"is_first_iteration", "tokenizer"}
-"""What the library hands to every model, whatever it takes."""
+_FIXED = (
+    "the table of tokens cannot be replaced or resized, as other tables and the head go with it: "
+    "train with a larger vocab_size"
+)
 
 
 class _Layers:
@@ -241,42 +278,3 @@ def _logits(out: Any, keep: int | Tensor) -> Tensor:
     rows = torch.arange(len(out.hidden))[:, None].expand(-1, len(places))
     chosen = rows.flatten(), places.expand_as(rows).flatten()
     return out.logits_at(chosen).unflatten(0, rows.shape)
-
-
-def _left_only(mask: Tensor) -> Tensor:
-    """The mask of the padding on the left alone; what is on the right, no token sees.
-
-    Raises:
-        InputError: it is not `(B, T)`, or there is padding between tokens.
-    """
-    if mask.ndim != 2:
-        raise InputError(
-            f"the attention mask must be (batch, time), not {tuple(mask.shape)}: masks of pairs of "
-            "tokens have no place in a model whose order is in its states"
-        )
-    real = mask.bool()
-    begun = real.cumsum(1) > 0
-    ended = real.flip(1).cumsum(1).flip(1) == 0
-    if (begun & ~ended & ~real).any():
-        raise InputError("the attention mask has padding between tokens: it may be at the ends")
-    return begun
-
-
-def _require_positions(
-    given: Tensor | None, mask: Tensor | None, tokens: Tensor, start: int
-) -> None:
-    """Refuse positions that are not those of the tokens."""
-    if given is None:
-        return
-    rows, n = tokens.shape[:2]
-    expected = torch.arange(start, start + n, device=tokens.device).expand(rows, n)
-    real = torch.ones_like(expected, dtype=torch.bool)
-    if mask is not None:
-        if mask.shape[1] == start + n:
-            expected = expected - (~mask).sum(1, keepdim=True)
-        real = mask[:, -n:]
-    if not torch.equal(given.expand(rows, n)[real], expected[real]):
-        raise InputError(
-            "position_ids must count the tokens of a row from 0, behind its padding: others have "
-            "no effect in this model; leave them out"
-        )

@@ -97,6 +97,14 @@ class Cache:
             for entry in self.entries.values()
         )
 
+    @property
+    def croppable(self) -> bool:
+        """Whether it can be cropped: nothing in it is one state of all tokens."""
+        return not self._states()
+
+    def _states(self) -> list[str]:
+        return [name for name, entry in self.entries.items() if not isinstance(entry, Buffer)]
+
     def select(self, rows: Tensor | Sequence[int]) -> Self:
         """The cache of these rows of the batch, in this order; a row may come more than once.
 
@@ -134,8 +142,7 @@ class Cache:
             raise InputError(f"a number of tokens must be a whole number, not {length!r}")
         if not 0 <= length <= self.length:
             raise InputError(f"a cache of {self.length} tokens cannot be cropped to {length}")
-        states = [name for name, entry in self.entries.items() if not isinstance(entry, Buffer)]
-        if length < self.length and states:
+        if length < self.length and (states := self._states()):
             raise InputError(
                 f"{states[0]} is one state of all {self.length} tokens and cannot be cropped: keep "
                 "the cache of the shorter text, which stays valid"
