@@ -12,6 +12,7 @@ from sympformer.dynamics import DivergenceError
 from sympformer.dynamics.state import State
 from sympformer.errors import InputError
 from sympformer.lab import EXPERIMENTS, perform
+from sympformer.lab.film import LONGEST, Sphere
 from sympformer.lab.record import Claim, Result, contour
 
 SMALL: dict[str, dict] = {
@@ -82,11 +83,13 @@ def test_a_run_leaves_data_claims_and_figures(results, name, tmp_path, monkeypat
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_an_animation_has_all_frames(tmp_path, monkeypatch):
+@pytest.mark.parametrize("d", [2, 3])
+def test_an_animation_has_all_frames(d, tmp_path, monkeypatch):
     from PIL import Image
 
-    cloud = np.random.default_rng(0).standard_normal((5, 20, 2))
-    result = Result({}, [], frames={"cloud": cloud}, frame_times=np.arange(5.0))
+    cloud, moving = np.random.default_rng(0).standard_normal((2, 5, 20, d))
+    frames, momenta = {"resting": cloud, "moving": cloud}, {"moving": moving}
+    result = Result({}, [], {}, frames, momenta, frame_times=np.arange(5.0))
     patched = EXPERIMENTS["ellipse"]._replace(run=lambda config: result, draw=lambda r: _figure())
     monkeypatch.setitem(EXPERIMENTS, "ellipse", patched)
     perform("ellipse", patched.config(), tmp_path, animation=True)
@@ -99,11 +102,36 @@ def test_animated_experiments_have_frames(results, name, tmp_path):
     ready, experiment = results[name], EXPERIMENTS[name]
     assert bool(ready.frames) == experiment.animated
     for cloud in ready.frames.values():
-        assert cloud.shape[::2] == (len(ready.frame_times), 2)
+        assert cloud.shape[::2] in [(len(ready.frame_times), n) for n in (2, 3)]
+    for title, momenta in ready.momenta.items():
+        assert momenta.shape == ready.frames[title].shape
     if not experiment.animated:
         with pytest.raises(InputError, match="no animation; ellipse"):
             perform(name, experiment.config(), tmp_path, animation=True)
         assert not list(tmp_path.iterdir())
+
+
+def test_arrows_start_at_the_tokens_and_are_their_momenta():
+    x, p = np.random.default_rng(0).standard_normal((2, 3, 4, 3))
+    panel = Sphere(_figure().subplots(), x, p)
+    panel.show(1)
+    assert panel.arrows is not None
+    np.testing.assert_array_equal(panel.arrows.get_offsets(), x[1, :, :2])
+    drawn = np.stack([panel.arrows.U, panel.arrows.V], -1)
+    np.testing.assert_allclose(drawn * np.linalg.norm(p, axis=-1).max(), LONGEST * p[1, :, :2])
+    near, far = x[1, :, 2].argmax(), x[1, :, 2].argmin()
+    assert np.mean(panel.dots.get_facecolor()[near]) < np.mean(panel.dots.get_facecolor()[far])
+
+
+def test_the_film_of_clusters_is_on_the_sphere(results):
+    ready = results["clusters"]
+    gradient, accelerated = ready.frames
+    assert list(ready.momenta) == [accelerated]
+    np.testing.assert_allclose(ready.frames[gradient][0], ready.frames[accelerated][0])
+    for cloud in ready.frames.values():
+        np.testing.assert_allclose(np.linalg.norm(cloud, axis=-1), 1)
+    momenta = ready.momenta[accelerated]
+    np.testing.assert_allclose((momenta * ready.frames[accelerated]).sum(-1), 0, atol=1e-12)
 
 
 def _figure():

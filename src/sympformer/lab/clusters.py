@@ -18,6 +18,7 @@ from torch import Tensor
 from sympformer.dynamics import SCHEMES, UNDAMPED, Oracle, Scheme, State, damping, follow
 from sympformer.errors import InputError
 from sympformer.figures import INK, label_lines
+from sympformer.lab.film import Sphere
 from sympformer.lab.flows import GradientFlow, SoftmaxFlow, VelocityFlow
 from sympformer.lab.problems import order
 from sympformer.lab.record import Claim, Result
@@ -30,6 +31,7 @@ NEAR = 0.98  # cosine above which two tokens are neighbours; a cluster is a conn
 MERGED = 0.99  # mean cosine of all pairs above which the tokens are one cluster
 APART = 2 * np.pi / 3  # angle of the two tokens whose merging is timed
 KINDS = ("gradient", "accelerated")
+SHOWN, COUNTED = 2, 10  # steps between two frames of the film, and between two counts
 
 
 @dataclass(frozen=True)
@@ -62,26 +64,29 @@ def run(config: ClustersConfig) -> Result:
     """
     if min(config.dimensions, default=1) < 2 or min(config.betas, default=0) <= 0:
         raise InputError("clusters needs dimensions ≥ 2 and inverse temperatures β > 0")
-    rng, every = np.random.default_rng(config.seed), 10
-    times = config.h * every * np.arange(config.steps // every + 1)
+    rng = np.random.default_rng(config.seed)
+    times = config.h * COUNTED * np.arange(config.steps // COUNTED + 1)
     arrays: dict[str, np.ndarray] = {"time": times}
-    frames, numbers, slips, left = {}, {}, [], []
+    seen = 3 if 3 in config.dimensions else config.dimensions[0], max(config.betas)
+    films, numbers, slips, left = {}, {}, [], []
     for d in config.dimensions:
         start = _uniform(rng, (config.starts, config.particles, d))
         for beta in config.betas:
             for kind in KINDS:
                 scheme, oracle = _flow(kind, beta, d)
-                path = follow(
-                    scheme, oracle, start, config.h, config.steps, every=every, project=retract
-                ).x
+                film = follow(
+                    scheme, oracle, start, config.h, config.steps, every=SHOWN, project=retract
+                )
+                path = film.x[:: COUNTED // SHOWN]
                 slips.append((path.norm(dim=-1) - 1).abs().max().item())
                 key = f"d = {d}, β = {beta:g}, {kind}"
+                if (d, beta) == seen:
+                    films[key] = film
                 counts = np.array([[_count(cloud) for cloud in batch] for batch in path])
                 cosine = (path.mean(-2) ** 2).sum(-1).numpy()
                 arrays |= {f"{key}: clusters": counts, f"{key}: mean cosine": cosine}
                 left.append(counts[-1].mean() / config.particles)
                 numbers[f"{key}: time to one cluster"] = _first(times, cosine.min(1) >= MERGED)
-                frames[key] = path[:, 0, :, :2].numpy()
 
     pairs = {kind: [_merging(kind, beta, config.h) for beta in config.pair_betas] for kind in KINDS}
     exact = np.array([_merging_exact(beta) for beta in config.pair_betas])
@@ -101,8 +106,25 @@ def run(config: ClustersConfig) -> Result:
         ),
         Claim("two tokens", "slope of log T, accelerated over gradient", halved, 0.4, 0.65),
     ]
-    shown = [key for key in frames if key.startswith(f"d = {config.dimensions[0]}")]
-    return Result(arrays, claims, numbers, {key: frames[key] for key in shown}, times)
+    frames, momenta = _film(films)
+    frame_times = config.h * SHOWN * np.arange(config.steps // SHOWN + 1)
+    return Result(arrays, claims, numbers, frames, momenta, frame_times)
+
+
+def _film(films: dict[str, State]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The first start as it is seen, `(frames, N, 3)`: positions, and momenta where there are some.
+
+    In more than two dimensions the viewer is where the tokens are on average.
+    """
+    x = {key: film.x[:, 0].numpy() for key, film in films.items()}
+    p = {key: film.p[:, 0].numpy() for key, film in films.items()}
+    every = np.concatenate([path.reshape(-1, path.shape[-1]) for path in x.values()])
+    axes = np.eye(3)[:, :2]
+    if every.shape[1] > 2:
+        towards = every.mean(0) / np.linalg.norm(every.mean(0))
+        across = every - every @ np.outer(towards, towards)
+        axes = np.stack([*np.linalg.svd(across, full_matrices=False)[2][:2], towards])
+    return {k: v @ axes.T for k, v in x.items()}, {k: v @ axes.T for k, v in p.items() if v.any()}
 
 
 def _flow(kind: str, beta: float, d: int) -> tuple[Scheme, Oracle]:
@@ -182,19 +204,14 @@ def draw(result: Result) -> "Figure":
 
 
 def _draw_tokens(figure: Any, result: Result) -> None:
-    """The first start of the largest β in the plane of its first two coordinates."""
-    shown = [list(result.frames)[-len(KINDS) + i] for i in range(len(KINDS))]
+    """The first start at the largest β, at three times."""
     count = len(result.frame_times)
-    moments = [min(count - 1, i) for i in (0, count // 10, count - 1)]
+    moments = (0, count // 10, count - 1)
     axes = figure.subplots(1, len(KINDS) * len(moments))
-    angle = np.linspace(0, 2 * np.pi, 181)
-    places = [(name, k) for name in shown for k in moments]
+    case = next(iter(result.frames)).rpartition(", ")[0]
+    figure.suptitle(f"{case}: tokens, arrows are momenta", x=0.005, ha="left", fontsize=9)
+    places = [(name, k) for name in result.frames for k in moments]
     for axis, (name, k) in zip(axes, places, strict=True):
-        axis.plot(np.cos(angle), np.sin(angle), color="#C9C9C9", lw=0.8)
-        axis.scatter(*result.frames[name][k].T, s=14, color="C0", alpha=0.7, linewidths=0)
-        reach = 1.15
-        axis.set(aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[])
-        axis.grid(False)
-        axis.spines["bottom"].set_visible(False)
+        Sphere(axis, result.frames[name], result.momenta.get(name)).show(k)
         kind = name.rpartition(", ")[2]
         axis.set_title(f"{kind}, t = {result.frame_times[k]:.3g}", fontsize=9)

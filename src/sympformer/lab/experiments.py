@@ -22,7 +22,8 @@ from sympformer.lab import (
     orders,
     relaxation,
 )
-from sympformer.lab.record import Experiment, Result, animate, write
+from sympformer.lab.film import animate
+from sympformer.lab.record import Experiment, Result, write
 from sympformer.typed import check_fields
 
 EXPERIMENTS: dict[str, Experiment] = {

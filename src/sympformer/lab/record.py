@@ -1,4 +1,4 @@
-"""What an experiment leaves behind: arrays, claims with measured numbers, figures, animations."""
+"""What an experiment leaves behind: arrays, claims with measured numbers, figures."""
 
 import dataclasses
 import json
@@ -48,13 +48,15 @@ class Claim:
 class Result:
     """Arrays by name, claims, and other numbers worth printing.
 
-    `frames` holds clouds for an animation, by panel title: `(frames, N, 2)`, at `frame_times`.
+    `frames` holds clouds for an animation, by panel title, at `frame_times`: `(frames, N, 2)`, or
+    `(frames, N, 3)` of tokens on the unit sphere; `momenta` those of such tokens that have some.
     """
 
     arrays: dict[str, np.ndarray]
     claims: list[Claim]
     numbers: Mapping[str, float] = field(default_factory=dict)
     frames: dict[str, np.ndarray] = field(default_factory=dict)
+    momenta: dict[str, np.ndarray] = field(default_factory=dict)
     frame_times: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
@@ -93,43 +95,6 @@ def write(out: Path, name: str, config: Any, result: Result, figure: "Figure") -
                     path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None
                 )
     return paths
-
-
-def animate(out: Path, name: str, result: Result) -> Path:
-    """Write NAME.gif: the frames of the result with their ellipses, one panel each."""
-    from matplotlib.animation import FuncAnimation, PillowWriter
-    from matplotlib.figure import Figure
-    from rich.progress import Progress
-
-    figure = Figure(figsize=(3.2 * len(result.frames), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(result.frames), squeeze=False)[0]
-    clouds, ellipses = [], []
-    for axis, (title, cloud) in zip(axes, result.frames.items(), strict=True):
-        low, high = cloud.min((0, 1)), cloud.max((0, 1))
-        margin = 0.05 * (high - low).max()
-        axis.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
-        axis.set(aspect="equal", title=title)
-        axis.grid(False)
-        clouds.append(axis.scatter(*cloud[0].T, s=4))
-        ellipses.append(axis.plot(*contour(cloud[0]), color="#C24400", lw=1.2)[0])
-
-    def show(k: int) -> list[Any]:
-        for artist, line, cloud in zip(clouds, ellipses, result.frames.values(), strict=True):
-            artist.set_offsets(cloud[k])
-            line.set_data(*contour(cloud[k]))
-        figure.suptitle(f"t = {result.frame_times[k]:.2f}")
-        return [*clouds, *ellipses]
-
-    movie = FuncAnimation(figure, show, frames=len(result.frame_times))
-    target = out / f"{name}.gif"
-    with atomic(target) as path, Progress(transient=True) as bar:
-        task = bar.add_task("animation", total=len(result.frame_times))
-        movie.save(
-            str(path),
-            writer=PillowWriter(fps=20),
-            progress_callback=lambda k, n: bar.update(task, completed=k + 1),
-        )
-    return target
 
 
 def contour(cloud: np.ndarray, deviations: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
