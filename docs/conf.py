@@ -1,6 +1,8 @@
 """The documentation site: `sphinx-build -W -b html docs site`."""
 
 import re
+from importlib.util import find_spec
+from pathlib import Path
 
 from sympformer import __version__
 
@@ -28,8 +30,12 @@ napoleon_use_rtype = False
 
 html_theme = "furo"
 html_title = f"SympFormer {release}"
-html_static_path = ["static"]
 html_css_files = ["narrow.css"]
+
+# Formulas need no network: one file of MathJax (all that its package copies would be 24 MB).
+_mathjax = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static/mathjax/tex-svg.js"
+html_static_path = ["static", str(_mathjax)]
+mathjax_path = _mathjax.name
 
 
 def setup(app):
