@@ -33,9 +33,9 @@ def test_nothing_is_written_without_the_baseline(write_run, tmp_path: Path):
 
 def test_an_archive_is_a_folder_of_runs_without_weights(write_run, tmp_path: Path):
     for name in ("gpt", "yurii"):
-        run = write_run(name)
+        run = write_run(name, command="/opt/bin/sympformer compare --text /home/me/a.txt")
         for other in ("environment.json", "model.safetensors"):
-            (run / other).write_text("{}")
+            (run / other).write_text('{"text": "/home/me/a.txt"}')
     (write_run("symp-r2") / "summary.json").unlink()
     archive = tmp_path / "kept" / "study.tar.xz"
     assert write_archive(tmp_path, archive) == 2
@@ -51,6 +51,8 @@ def test_an_archive_is_a_folder_of_runs_without_weights(write_run, tmp_path: Pat
         assert (one.preset, one.final_loss) == (other.preset, other.final_loss)
         assert one.curve.loss.tolist() == other.curve.loss.tolist()
     files = sorted(path.name for path in (tmp_path / "again" / "gpt-s0").iterdir())
+    assert (tmp_path / "again" / "gpt-s0" / "environment.json").read_text() == '{"text": "a.txt"}'
+    assert kept[0].command == "sympformer compare --text a.txt"
     assert files == ["config.toml", "environment.json", "metrics.jsonl", "summary.json"]
     with pytest.raises(InputError, match="no finished run"):
         write_archive(tmp_path / "symp-r2-s0", archive)

@@ -1,6 +1,7 @@
 """The runs of a comparison in one small file, without weights: to keep, and to go on from."""
 
-import shutil
+import json
+import re
 import tarfile
 import tempfile
 from pathlib import Path
@@ -17,7 +18,8 @@ def write_archive(folder: Path, path: Path) -> int:
 
     Of each are kept its config, its summary, its evaluations and the machine; not its weights, nor
     its updates. What was declared before them stays with them. Unpacked, it is a folder of runs
-    that `report` reads and `compare` goes on from. The same runs make the same bytes.
+    that `report` reads and `compare` goes on from, with texts named as they are there: of an
+    absolute path only its last name is kept. The same runs make the same bytes.
 
     Args:
         folder: whose subfolders are runs; or, of a suite, hold runs.
@@ -47,14 +49,20 @@ def write_archive(folder: Path, path: Path) -> int:
 def _copy(run: RunFolder, thin: RunFolder) -> None:
     thin.path.mkdir(parents=True)
     for name in (CONFIG, ENVIRONMENT, *([GIVEN_UP] if run.given_up else [])):
-        shutil.copyfile(run.path / name, thin.path / name)
+        text = (run.path / name).read_text(encoding="utf-8")
+        (thin.path / name).write_text(_nameless(text), encoding="utf-8")
     if run.finished:
         thin.log.keep(None)
         for row in run.metrics():
             if row["event"] == "eval":
                 thin.log.record(row)
         summary = {**run.summary(whole=True), "metrics": thin.log.kept}
-        write_json(thin.path / SUMMARY, signed(summary))
+        write_json(thin.path / SUMMARY, signed(json.loads(_nameless(json.dumps(summary)))))
+
+
+def _nameless(text: str) -> str:
+    """Without the folders of absolute paths: where they lie is nobody's business."""
+    return re.sub(r"(?<![\w/.])/(?:[^\s\"']+/)+(?=[^\s\"'/])", "", text)
 
 
 def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
