@@ -130,7 +130,8 @@ def test_minimal_pairs(certain, tmp_path):
         {"sentence_good": "same", "sentence_bad": "same", "UID": "other"},
     ]
     file = tmp_path / "pairs.jsonl"
-    file.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    lines = "\r\n".join(map(json.dumps, rows))
+    file.write_text(f"\ufeff{lines}\r\n\r\n", encoding="utf-8")  # as some editors leave it
     found = evaluation.minimal_pairs(certain, TOKENIZER, evaluation.read_pairs(file))
     assert found.right == (True, False, True, False)
     summary = found.summary()

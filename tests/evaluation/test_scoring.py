@@ -91,3 +91,11 @@ def test_what_makes_no_sense(tiny, options, message):
 def test_a_sequence_without_a_target(tiny):
     with pytest.raises(InputError, match="sequence 1 has fewer than two"):
         score(model_of(tiny), ids(9, 1))
+
+
+def test_predictions_that_are_no_numbers(tiny):
+    """They would compare as wrong, and count as an accuracy of 0."""
+    model = model_of(tiny)
+    torch.nn.init.constant_(model.norm.weight, float("nan"))
+    with pytest.raises(InputError, match="not numbers"):
+        score(model, ids(5))

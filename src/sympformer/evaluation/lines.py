@@ -15,7 +15,7 @@ def lines_of(path: Path) -> list[str]:
         InputError: it cannot be read, or is not UTF-8 text.
     """
     try:
-        return path.read_text(encoding="utf-8").split("\n")
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         why = reason(error) if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"cannot read {path}: {why}") from None

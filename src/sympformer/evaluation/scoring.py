@@ -60,7 +60,7 @@ def score(
 
     Raises:
         InputError: a context that the model does not take, a stride out of range, or a sequence of
-            fewer than two tokens.
+            fewer than two tokens; predictions that are NaN.
     """
     context = model.config.block_size if context is None else context
     stride = max(1, context // 2) if stride is None else stride
@@ -145,5 +145,9 @@ def _losses(
         logits = (out.logits_at(here) if ours else out.logits[here]).float().cpu()
         wanted = targets[row, place]
         nats[row, place] = F.cross_entropy(logits, wanted, reduction="none").double()
+        if logits.isnan().any():
+            raise InputError(
+                "the model's predictions are not numbers: its weights have diverged or are damaged"
+            )
         first[row, place] = logits.argmax(-1) == wanted
     return nats, first

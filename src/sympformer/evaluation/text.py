@@ -41,7 +41,7 @@ class TextScores:
         bits = ratio(self.nats / math.log(2), self.bytes, seed)
         return {
             "nats_per_token": nats._asdict(),
-            "perplexity": {name: math.exp(x) for name, x in nats._asdict().items()},
+            "perplexity": {name: _exp(x) for name, x in nats._asdict().items()},
             "bits_per_byte": bits._asdict(),
             "accuracy": ratio(self.first, self.tokens, seed)._asdict(),
             "documents": len(self.nats),
@@ -105,6 +105,11 @@ def score_text(
         first=np.array([s.first.sum() for s in scored]),
         by_position=_by_position(scored),
     )
+
+
+def _exp(x: float) -> float:
+    """`math.exp`, infinite where that overflows."""
+    return math.inf if x > 700 else math.exp(x)
 
 
 def encoded(tokenizer: Tokenizer, text: str, *, closed: bool = False) -> np.ndarray:
