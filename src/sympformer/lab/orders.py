@@ -74,6 +74,7 @@ def run(config: OrdersConfig) -> Result:
 def draw(result: Result) -> "Figure":
     """Error of the positions against evaluations of the kernel, one panel a field."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(14, 4.5), layout="constrained")
     axes = figure.subplots(1, 3, sharey=True)
@@ -87,6 +88,7 @@ def draw(result: Result) -> "Figure":
             axis.loglog(calls, error, style, ms=4, color=colour)
             ends.append((scheme, calls[-1], error[-1], colour))
         axis.set(title=f"{field} flow: error of the positions", xlabel="evaluations of the kernel")
+        axis.xaxis.set_minor_formatter(NullFormatter())  # of a short range they run together
         calls = result.arrays["steps"]
         worst = max(result.arrays[f"{field}, {name}"][0, 0] for name in SCHEMES)
         least = min(result.arrays[f"{field}, {name}"][0, 0] for name in SCHEMES)
