@@ -270,7 +270,7 @@ def test_the_audit_of_models(name, causality, tiny, cut, monkeypatch):
     monkeypatch.setattr(forms, "_has_triton", lambda: True)
     monkeypatch.setattr(copies, "SCALES", ())
     monkeypatch.setattr(checks, "ROWS", 2)
-    model = build(tiny(name, n_layer=1, causality=causality)).to(DEVICE)
+    model = build(tiny(name, n_layer=1, n_head=1, causality=causality)).to(DEVICE)
     for p in model.parameters():
         if p.ndim > 1:
             torch.nn.init.normal_(p, std=p.shape[1] ** -0.5)
